@@ -1,0 +1,82 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a step in the controller's own process, or as a module where the task asks for that.
+
+An action plugin of c5c3.ha is this and nothing more::
+
+    class ActionModule(StepAction):
+        STEP = "eviction"
+
+It lives in plugin_utils since module_utils may not import ansible.plugins (ansible-test sanity).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
+
+STEPS = "ansible_collections.c5c3.ha.plugins.module_utils.steps."
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in Python's own types: ansible-core from 2.19 on hands out tagged and lazy subclasses of them."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+class StepAction(ActionBase):
+    """Base of the action plugins; `STEP` names the Python module below module_utils/steps."""
+
+    STEP = ""
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict | None = None) -> dict:
+        """Return the same result as the module of that name."""
+        if not self._in_process():
+            result = super().run(tmp, task_vars)
+            result.update(self._execute_module(task_vars=task_vars, wrap_async=bool(self._task.async_val)))
+            return result
+        result = super().run(tmp, task_vars)
+        step = importlib.import_module(STEPS + self.STEP)
+        spec = dict(step.ARGUMENTS)
+        valid = ArgumentSpecValidator(spec.pop("argument_spec"), **spec).validate(plain(self._task.args))
+        if valid.error_messages:
+            return {**result, "failed": True, "changed": False, "msg": ". ".join(valid.error_messages)}
+        try:
+            done = step.run(valid.validated_parameters, bool(self._task.check_mode))
+        except HaError as error:
+            done = {"failed": True, "changed": False, "msg": str(error)}
+        # pylint: disable-next=protected-access
+        result.update(remove_values(done, valid._no_log_values))
+        return result
+
+    def _in_process(self) -> bool:
+        """Tell whether the task can run here: nothing asks for another host, user, environment or the background."""
+        return (
+            getattr(self._connection, "transport", None) == "local"
+            and not self._task.async_val
+            and not self._play_context.become
+            and not any(self._task.environment or [])
+        )
