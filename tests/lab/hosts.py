@@ -27,7 +27,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CONTROL_ADDRESS = "10.66.0.254"
 NETWORK = "10.66.0.0/24"
@@ -343,6 +347,18 @@ class Namespace:
     def popen(self, argv: Sequence[str], **kwargs) -> subprocess.Popen:
         """As :meth:`exec`, without waiting. Kill it through :meth:`outside_pid` or ``kill``: it is nsenter's child."""
         return subprocess.Popen(self.command(argv, kwargs.pop("cwd", None)), **kwargs)
+
+    def in_network(self, function: Callable[..., T], *args, **kwargs) -> T:
+        """Call ``function`` in a thread of its own that is in this machine's network namespace; return its value."""
+        pid = self._require_running()
+
+        def call() -> T:
+            enter_network(pid)
+            return function(*args, **kwargs)
+
+        # A new thread each time: it ends with the call, nobody else inherits its namespace.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(call).result()
 
     def network_exec(self, argv: Sequence[str], **kwargs) -> subprocess.CompletedProcess:
         """Run a command of the outer machine in this machine's network namespace only (works while it is frozen)."""
