@@ -1,0 +1,209 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to do about an Eviction that is wanted, given the one that is there. Pure functions over plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
+    format_time,
+    get_condition,
+    is_finished,
+    is_uuid,
+    parse_time,
+    shown,
+    validate_name,
+    validate_uuid,
+)
+
+# Faults of a server: without its UUID they would empty the whole host.
+INSTANCE_CAUSES = ("InstanceStopped", "RebootFailed", "WatchdogRestartFailed", "DiskIOError")
+# Faults of a host: with a list of servers they would leave the others behind.
+HOST_CAUSES = ("NodeNotReady", "NodeUnreachable")
+CAUSES = (*HOST_CAUSES, *INSTANCE_CAUSES, "Maintenance", "Reboot")
+
+MAX_INSTANCES = 1000
+MAX_REASON = 1024
+
+CREATE, UPDATE, REPLACE, KEEP, WAIT = "create", "update", "replace", "keep", "wait"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An Eviction that somebody asks for, checked.
+
+    :ivar instances: server UUIDs; empty means all of the host.
+    :ivar occurred_at: when the fault was seen (RFC 3339, UTC, microseconds), or None.
+    """
+
+    name: str
+    hypervisor: str
+    reason: str
+    instances: tuple[str, ...] = ()
+    cause: str | None = None
+    occurred_at: str | None = None
+
+    def spec(self) -> dict:
+        """Return it as ``spec`` of an Eviction; what is not given stays out, so that upstream's schema takes it."""
+        spec: dict = {"hypervisor": self.hypervisor, "reason": self.reason}
+        if self.cause:
+            spec["cause"] = self.cause
+        if self.instances:
+            spec["instances"] = list(self.instances)
+        if self.occurred_at:
+            spec["occurredAt"] = self.occurred_at
+        return spec
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why in words.
+
+    :ivar action: CREATE; UPDATE (patch spec.occurredAt); REPLACE (delete, then create); KEEP (nothing to do);
+        WAIT (it is being deleted: read again).
+    """
+
+    action: str
+    message: str
+
+
+def wanted_from(params: dict) -> Wanted:
+    """Check what was asked for, before any I/O.
+
+    :param params: name, hypervisor, instances, cause, reason, occurred_at as the module eviction takes them.
+    :raises ArgumentError: names the value and what to give instead.
+    """
+    hypervisor = validate_name(params.get("hypervisor") or "", "hypervisor")
+    instances = _instances(params.get("instances") or [])
+    cause = params.get("cause") or None
+    if cause is not None and cause not in CAUSES:
+        raise ArgumentError(f"cause {shown(cause)} is not known: use one of {', '.join(CAUSES)}")
+    if cause in INSTANCE_CAUSES and not instances:
+        raise ArgumentError(
+            f"cause {cause} is about servers, and instances is empty, which would mean every server of"
+            f" {hypervisor}: name the server's UUID in instances"
+        )
+    if cause in HOST_CAUSES and instances:
+        raise ArgumentError(
+            f"cause {cause} is about the whole host {hypervisor}: leave instances empty, or choose another cause"
+        )
+    occurred_at = params.get("occurred_at") or None
+    return Wanted(
+        name=_name(params.get("name") or None, hypervisor, instances),
+        hypervisor=hypervisor,
+        reason=_reason(params.get("reason")),
+        instances=instances,
+        cause=cause,
+        occurred_at=format_time(parse_time(occurred_at, "occurred_at")) if occurred_at is not None else None,
+    )
+
+
+def name_from(params: dict) -> str:
+    """Return the name of the Eviction that is meant when only its removal is asked for."""
+    if params.get("name"):
+        return validate_name(params["name"])
+    instances = _instances(params.get("instances") or [])
+    if not instances and not params.get("hypervisor"):
+        raise ArgumentError("name the Eviction to remove: give name, or instances with one UUID, or hypervisor")
+    return _name(None, validate_name(params["hypervisor"], "hypervisor") if not instances else "", instances)
+
+
+def _instances(values: list) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise ArgumentError(f"instances {shown(values)} is not a list of server UUIDs")
+    if len(values) > MAX_INSTANCES:
+        raise ArgumentError(
+            f"instances has {len(values)} entries, and an Eviction takes {MAX_INSTANCES}: make several,"
+            " or leave it empty to mean every server of the hypervisor"
+        )
+    # Order kept, doubles dropped.
+    return tuple(dict.fromkeys(validate_uuid(value, "instances:") for value in values))
+
+
+def _name(name: str | None, hypervisor: str, instances: tuple[str, ...]) -> str:
+    if len(instances) > 1:
+        if name is None:
+            raise ArgumentError(f"an Eviction of {len(instances)} servers has no name of its own: give name")
+        if is_uuid(name) or name == hypervisor:
+            raise ArgumentError(
+                f"name {shown(name)} belongs to the Eviction of one server or of the whole host: give another one"
+            )
+        return validate_name(name)
+    # The name is what makes asking twice be one.
+    right = instances[0] if instances else hypervisor
+    if name is not None and name != right:
+        what = "of one server is named as its UUID" if instances else "of a whole host is named as the hypervisor"
+        raise ArgumentError(f"name {shown(name)} does not fit: an Eviction {what}, {right}; leave name out")
+    return right
+
+
+def _reason(reason: str | None) -> str:
+    text = str.__str__(reason).strip() if isinstance(reason, str) else ""
+    if not text:
+        raise ArgumentError("reason is empty: say in a few words for a person why this Eviction is made")
+    # Texts of events may be long; a server is not left dead for that.
+    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+
+
+def decide(existing: dict | None, wanted: Wanted) -> Decision:
+    """Say what to do.
+
+    A fault that was told before, or that happened before the present Eviction ended, changes nothing. One that
+    happened while it is in work moves ``spec.occurredAt`` forward, so that a server dying again is not lost. One that
+    happened after its end begins anew.
+
+    :param existing: the Eviction of that name, or None.
+    :raises ArgumentError: the one there is about other servers.
+    """
+    if existing is None:
+        return Decision(CREATE, f"Eviction {wanted.name} is made")
+    metadata, spec = existing.get("metadata") or {}, existing.get("spec") or {}
+    if metadata.get("deletionTimestamp"):
+        return Decision(WAIT, f"Eviction {wanted.name} is being deleted")
+    there = tuple(spec.get("instances") or ())
+    if set(there) != set(wanted.instances):
+        raise ArgumentError(
+            f"Eviction {wanted.name} is there already and is about {_about(there, spec)}, not about"
+            f" {_about(wanted.instances, {'hypervisor': wanted.hypervisor})}: wait for its end and remove it, or use another name"
+        )
+    if is_finished(existing):
+        return _decide_finished(existing, wanted)
+    if wanted.occurred_at is None:
+        return Decision(KEEP, f"Eviction {wanted.name} is in work already")
+    seen = spec.get("occurredAt")
+    if seen is not None and parse_time(wanted.occurred_at) <= parse_time(seen):
+        return Decision(KEEP, f"Eviction {wanted.name} is in work already and knows the fault of {wanted.occurred_at}")
+    return Decision(UPDATE, f"Eviction {wanted.name} is in work; it is told of the fault of {wanted.occurred_at}")
+
+
+def _decide_finished(existing: dict, wanted: Wanted) -> Decision:
+    finished_at = finish_time(existing)
+    if wanted.occurred_at is None:
+        return Decision(
+            KEEP,
+            f"Eviction {wanted.name} is finished ({finished_at or 'time unknown'}): give occurred_at to begin anew, or remove it",
+        )
+    if finished_at is None or parse_time(wanted.occurred_at) > parse_time(finished_at):
+        return Decision(
+            REPLACE,
+            f"Eviction {wanted.name} ended at {finished_at or 'an unknown time'}; the fault of {wanted.occurred_at} begins a new one",
+        )
+    return Decision(
+        KEEP, f"Eviction {wanted.name} ended at {finished_at}, after the fault of {wanted.occurred_at}: told before"
+    )
+
+
+def finish_time(eviction: dict) -> str | None:
+    """Return when a finished Eviction ended; upstream's controller leaves the condition's time only."""
+    own = (eviction.get("status") or {}).get("finishedAt")
+    return own or (get_condition(eviction, "Evicting") or {}).get("lastTransitionTime")
+
+
+def _about(instances: tuple[str, ...], spec: dict) -> str:
+    if not instances:
+        return f"every server of {shown(spec.get('hypervisor'))}"
+    return instances[0] if len(instances) == 1 else f"{len(instances)} servers ({instances[0]}, ...)"
