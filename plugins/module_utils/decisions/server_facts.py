@@ -1,0 +1,93 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Nova says of servers, services and migrations, as plain data that decisions are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """One server. ``running`` is libvirt's word (asked through Nova), None when not asked or when nobody can tell."""
+
+    id: str
+    name: str = ""
+    host: str | None = None
+    status: str = ""
+    vm_state: str = ""
+    task_state: str | None = None
+    power_state: int = 0
+    locked: bool = False
+    fault: str = ""
+    ram_mb: int = 0
+    running: bool | None = None
+    failure: str = ""
+    """Why the last attempt failed, in Nova's words."""
+    stopped_by_user: bool | None = None
+    """For a stopped server: a user's doing (True), Nova's own after the guest died (False), not asked (None)."""
+    live_migration: int | None = None
+    """Id of the live migration in flight, if one can be aborted."""
+
+
+@dataclass(frozen=True)
+class ActionFacts:
+    """One entry of a server's action history."""
+
+    action: str
+    request_id: str = ""
+    user_id: str | None = None
+    started_at: str | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class MigrationFacts:
+    """One migration record."""
+
+    id: int
+    server: str
+    status: str
+    kind: str = ""
+    source: str = ""
+    target: str = ""
+    uuid: str | None = None
+    created_at: str | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether Nova is still at it (nova.objects.migration and upstream's settle-incoming-migrations)."""
+        return self.status not in MIGRATION_ENDED
+
+
+MIGRATION_ENDED = frozenset({"confirmed", "reverted", "error", "failed", "completed", "cancelled", "done"})
+MIGRATION_ABORTABLE = frozenset({"queued", "preparing", "running"})
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """The nova-compute service of one host."""
+
+    id: str
+    host: str
+    up: bool
+    enabled: bool
+    disabled_reason: str = ""
+    forced_down: bool = False
+    updated_at: str | None = None
+
+
+def stopped_by_user(actions: list[ActionFacts]) -> bool:
+    """Whether the last start/stop of a stopped server was a user's stop.
+
+    When a guest dies, nova-compute notices the power state and calls the stop API with an admin context of its own,
+    which has no user (nova.compute.manager, _sync_instance_power_state). ``actions`` are newest first.
+    """
+    for entry in actions:
+        if entry.action in ("stop", "shelve"):
+            return entry.user_id is not None
+        if entry.action in ("start", "reboot", "create", "rebuild", "evacuate", "resume", "unpause"):
+            return False
+    return False

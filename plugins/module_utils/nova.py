@@ -1,0 +1,302 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Nova's compute API, as far as the steps need it: thin I/O, no decisions.
+
+On keystoneauth1, openstacksdk's own core: importing openstacksdk costs half a second on the way of a VM back to life.
+Facts leave this module as the plain data of :mod:`decisions.server_facts`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
+    ActionFacts,
+    MigrationFacts,
+    ServerFacts,
+    ServiceFacts,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
+
+# 2.84 brings the details of a failed action, 2.73 the lock's reason, 2.56 a cold migration's target, 2.53 services by UUID.
+# Not above 2.94: from 2.95 on an evacuated server arrives stopped (Nova's REST API version history).
+MICROVERSION = "2.90"
+
+
+class NovaError(HaError):
+    """Nova refused or did not answer. ``status`` is the HTTP status, 0 when there was no answer."""
+
+    def __init__(self, message: str, status: int = 0):
+        super().__init__(message)
+        self.status = status
+
+
+class NovaNotFound(NovaError):
+    """HTTP 404."""
+
+
+class NovaConflict(NovaError):
+    """HTTP 409: the server's state does not allow it. Read the state again, do not guess."""
+
+
+class NovaUnavailable(NovaError):
+    """No answer, or HTTP 5xx/429: try again later."""
+
+
+class Nova:
+    """One session with one cloud.
+
+    :param session: a keystoneauth1 session.
+    :param region: region name, or None for the only one.
+    :param interface: public, internal or admin.
+    :param timeout: seconds for one request.
+    """
+
+    def __init__(self, session, region: str | None = None, interface: str = "public", timeout: float = 30.0):
+        from keystoneauth1.adapter import Adapter
+
+        self._timeout = timeout
+        self._api = Adapter(
+            session,
+            service_type="compute",
+            region_name=region,
+            interface=interface,
+            default_microversion=MICROVERSION,
+            user_agent="c5c3.ha",
+            connect_retries=0,
+        )
+
+    @classmethod
+    def from_params(cls, params: dict) -> Nova:
+        """A session from the options of the doc fragment ``c5c3.ha.openstack`` (clouds.yaml and OS_* as openstacksdk)."""
+        from ansible_collections.c5c3.ha.plugins.module_utils.clouds import open_session
+
+        session, region, interface = open_session(params)
+        return cls(session, region, interface, params.get("api_timeout") or 30.0)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _request(self, method: str, path: str, body: dict | None = None, timeout: float | None = None, **kwargs) -> dict:
+        from keystoneauth1 import exceptions
+
+        try:
+            response = self._api.request(
+                path, method, json=body, raise_exc=False, timeout=timeout or self._timeout, **kwargs
+            )
+        except (exceptions.ConnectFailure, exceptions.ConnectTimeout, exceptions.RetriableConnectionFailure) as error:
+            raise NovaUnavailable(f"Nova does not answer ({method} {path}): {error}") from error
+        except exceptions.HttpError as error:
+            kind = NovaUnavailable if (error.http_status or 0) >= 500 else NovaError
+            raise kind(f"Keystone refused the session: {error}. Check the credentials.", error.http_status or 0) from error
+        except exceptions.ClientException as error:
+            raise NovaUnavailable(f"Nova does not answer ({method} {path}): {error}") from error
+        if response.status_code < 400:
+            if response.status_code == 204 or not response.content:
+                return {}
+            try:
+                answer = response.json()
+            except ValueError:
+                return {}
+            return answer if isinstance(answer, dict) else {}
+        message = _message(response)
+        text = f"Nova answered {response.status_code} to {method} {path}: {message}"
+        if response.status_code == 404:
+            raise NovaNotFound(text, 404)
+        if response.status_code == 409:
+            raise NovaConflict(text, 409)
+        if response.status_code == 429 or response.status_code >= 500:
+            raise NovaUnavailable(text, response.status_code)
+        raise NovaError(text, response.status_code)
+
+    def _action(self, server: str, body: dict) -> None:
+        self._request("POST", f"/servers/{server}/action", body)
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    def server(self, server: str) -> ServerFacts | None:
+        """The server, or None when Nova knows none of that UUID."""
+        try:
+            answer = self._request("GET", f"/servers/{server}")
+        except NovaNotFound:
+            return None
+        return server_facts(answer["server"])
+
+    def servers_on(self, host: str) -> list[ServerFacts]:
+        """All servers whose host is ``host``, of all projects, whatever their state."""
+        found: list[ServerFacts] = []
+        query: dict = {"all_tenants": "1", "host": host, "limit": "1000", "sort_key": "uuid", "sort_dir": "asc"}
+        while True:
+            page = self._request("GET", "/servers/detail", params=query)["servers"]
+            # Asked again here: a proxy or an old Nova that drops the filter must not hand us the whole cloud.
+            found.extend(facts for facts in map(server_facts, page) if facts.host == host)
+            if len(page) < 1000:
+                return found
+            query["marker"] = page[-1]["id"]
+
+    def is_running(self, server: str) -> bool | None:
+        """Whether the guest runs now, asked of libvirt through nova-compute (diagnostics); None when nobody can tell.
+
+        Nova's own ``power_state`` is up to 15 s late after a QEMU died: nova-compute holds STOPPED events back.
+        """
+        try:
+            answer = self._request("GET", f"/servers/{server}/diagnostics", timeout=min(self._timeout, 10.0))
+        except NovaConflict:
+            return False
+        except NovaNotFound:
+            return None
+        except NovaError:
+            return None
+        return answer.get("state") == "running"
+
+    def actions(self, server: str) -> list[ActionFacts]:
+        """The server's action history, newest first."""
+        try:
+            answer = self._request("GET", f"/servers/{server}/os-instance-actions")
+        except NovaNotFound:
+            return []
+        return [
+            ActionFacts(
+                action=item["action"],
+                request_id=item["request_id"],
+                user_id=item.get("user_id"),
+                started_at=item.get("start_time"),
+                failed=item.get("message") == "Error",
+            )
+            for item in answer.get("instanceActions", [])
+        ]
+
+    def failure_of(self, server: str, request_id: str) -> str:
+        """Why an action failed, in Nova's words; empty when Nova does not say."""
+        try:
+            answer = self._request("GET", f"/servers/{server}/os-instance-actions/{request_id}")
+        except NovaError:
+            return ""
+        for event in reversed(answer.get("instanceAction", {}).get("events") or []):
+            if event.get("result") == "Error":
+                trace = (event.get("traceback") or "").strip().splitlines()
+                return (event.get("details") or (trace[-1] if trace else "") or f"{event.get('event')} failed")[:500]
+        return ""
+
+    def migrations(self, *, server: str | None = None, host: str | None = None) -> list[MigrationFacts]:
+        """Migration records of a server or touching a host (as source or target), newest first."""
+        query = {k: v for k, v in (("instance_uuid", server), ("host", host)) if v}
+        answer = self._request("GET", "/os-migrations", params=query)
+        return [
+            MigrationFacts(
+                id=item["id"],
+                uuid=item.get("uuid"),
+                server=item["instance_uuid"],
+                kind=item.get("migration_type") or "",
+                status=item.get("status") or "",
+                source=item.get("source_compute") or "",
+                target=item.get("dest_compute") or "",
+                created_at=item.get("created_at"),
+            )
+            for item in answer.get("migrations", [])
+        ]
+
+    def services(self, host: str | None = None) -> list[ServiceFacts]:
+        """The nova-compute services, of one host or of all."""
+        query = {"binary": "nova-compute", **({"host": host} if host else {})}
+        answer = self._request("GET", "/os-services", params=query)
+        return [
+            ServiceFacts(
+                id=str(item["id"]),
+                host=item["host"],
+                up=item.get("state") == "up",
+                enabled=item.get("status") == "enabled",
+                disabled_reason=item.get("disabled_reason") or "",
+                forced_down=bool(item.get("forced_down")),
+                updated_at=item.get("updated_at"),
+            )
+            for item in answer.get("services", [])
+            if item.get("binary") == "nova-compute" and (host is None or item["host"] == host)
+        ]
+
+    def service(self, host: str) -> ServiceFacts | None:
+        """The nova-compute service of ``host``, or None."""
+        found = self.services(host)
+        return found[0] if found else None
+
+    # -- acts ----------------------------------------------------------------------------------------------------------
+
+    def reboot_hard(self, server: str) -> None:
+        """Destroy what is left of the domain and start it again on its host."""
+        self._action(server, {"reboot": {"type": "HARD"}})
+
+    def start(self, server: str) -> None:
+        """Start a stopped server."""
+        self._action(server, {"os-start": None})
+
+    def live_migrate(self, server: str, host: str | None = None) -> None:
+        """Move a running server; Nova chooses block migration by itself (``auto``), else local disks never leave."""
+        self._action(server, {"os-migrateLive": {"host": host, "block_migration": "auto"}})
+
+    def cold_migrate(self, server: str, host: str | None = None) -> None:
+        """Move a stopped server; ends in VERIFY_RESIZE, to be confirmed."""
+        self._action(server, {"migrate": {"host": host}})
+
+    def confirm_resize(self, server: str) -> None:
+        """Confirm a cold migration."""
+        self._action(server, {"confirmResize": None})
+
+    def evacuate(self, server: str, host: str | None = None) -> None:
+        """Rebuild a server of a dead host elsewhere. The caller has proven that the host is off."""
+        self._action(server, {"evacuate": {"host": host} if host else {}})
+
+    def reset_state(self, server: str, state: str = "active") -> None:
+        """Tell Nova that a server is ``active`` or in ``error``."""
+        self._action(server, {"os-resetState": {"state": state}})
+
+    def abort_live_migration(self, server: str, migration: int) -> None:
+        """Cancel a live migration that is queued, preparing or running."""
+        self._request("DELETE", f"/servers/{server}/migrations/{migration}")
+
+    def update_service(self, service: str, **changes) -> None:
+        """Change ``status``, ``disabled_reason``, ``forced_down`` of a service by its UUID."""
+        self._request("PUT", f"/os-services/{service}", changes)
+
+
+def server_facts(item: dict) -> ServerFacts:
+    """Nova's JSON of a server as plain facts."""
+    flavor = item.get("flavor") or {}
+    return ServerFacts(
+        id=item["id"],
+        name=item.get("name") or "",
+        host=item.get("OS-EXT-SRV-ATTR:host"),
+        status=item.get("status") or "",
+        vm_state=item.get("OS-EXT-STS:vm_state") or "",
+        task_state=item.get("OS-EXT-STS:task_state"),
+        power_state=item.get("OS-EXT-STS:power_state") or 0,
+        locked=bool(item.get("locked")),
+        fault=((item.get("fault") or {}).get("message") or "")[:500],
+        ram_mb=int(flavor.get("ram") or 0),
+    )
+
+
+def wait_until(condition, timeout: float, interval: float = 0.5):
+    """Ask ``condition()`` until it answers something true; that answer, or None after ``timeout`` seconds.
+
+    Nova offers no watch: its state can only be asked again.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(min(interval, max(0.0, deadline - time.monotonic())))
+
+
+def _message(response) -> str:
+    try:
+        answer = response.json()
+    except ValueError:
+        return (response.text or response.reason or "")[:300]
+    for value in answer.values() if isinstance(answer, dict) else []:
+        if isinstance(value, dict) and value.get("message"):
+            return str(value["message"])[:500]
+    return str(answer)[:300]

@@ -1,0 +1,245 @@
+"""Decisions of the step evict: each row of the per-server state machine, and properties over random histories."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
+    TERMINAL,
+    Context,
+    Entry,
+    Settings,
+    decide,
+    needs_failure,
+    needs_running,
+    needs_stop_origin,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
+    ActionFacts,
+    ServerFacts,
+    stopped_by_user,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+ID = "7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d"
+
+
+def server(**facts) -> ServerFacts:
+    base = {"id": ID, "name": "web", "host": "cmp01", "status": "ACTIVE", "vm_state": "active", "power_state": 1}
+    return ServerFacts(**{**base, **facts})
+
+
+def context(cause="InstanceStopped", **values) -> Context:
+    values.setdefault("whole_host", cause in ("Maintenance", "Reboot"))
+    return Context(**{"source": "cmp01", "cause": cause, "now": 1000.0, **values})
+
+
+def entry(**values) -> Entry:
+    return Entry(**{"id": ID, **values})
+
+
+def test_dead_guest_is_restarted_in_place():
+    decision = decide(entry(), server(running=False), context())
+    assert (decision.act, decision.entry.route, decision.entry.phase, decision.entry.attempts) == (
+        "Restart",
+        "Restart",
+        "Restarting",
+        1,
+    )
+
+
+def test_running_guest_is_never_restarted():
+    decision = decide(entry(), server(running=True), context())
+    assert decision.act is None
+    assert decision.entry.phase == "Succeeded"
+    assert "already running" in decision.entry.message
+
+
+def test_restarted_guest_is_done_only_once_it_runs():
+    at_work = entry(route="Restart", phase="Restarting", attempts=1, attempted_at=999.0)
+    assert decide(at_work, server(task_state="reboot_started_hard", running=None), context()).entry.phase == "Restarting"
+    assert decide(at_work, server(running=True), context()).entry.message == "restarted on cmp01"
+    assert decide(at_work, server(running=False), context()).entry.phase != "Succeeded"
+
+
+def test_unknown_liveness_waits():
+    decision = decide(entry(), server(running=None), context())
+    assert decision.act is None and not decision.entry.finished
+
+
+def test_down_service_waits_for_it():
+    decision = decide(entry(), server(running=None), context(service_up=False))
+    assert decision.act is None and "is down" in decision.entry.message and not decision.entry.finished
+
+
+def test_restarts_back_off_then_move():
+    tried = entry(route="Restart", phase="Restarting", attempts=1, attempted_at=999.0)
+    assert decide(tried, server(running=False), context()).act is None
+    assert decide(tried, server(running=False), context(now=1004.5)).act == "Restart"
+    spent = entry(route="Restart", phase="Restarting", attempts=2, attempted_at=900.0)
+    decision = decide(spent, server(running=False), context())
+    assert (decision.act, decision.entry.route) == ("ColdMigrate", "ColdMigrate")
+    failed = decide(spent, server(running=False, vm_state="error", status="ERROR"), context())
+    assert (failed.act, failed.entry.route) == ("ResetState", "ColdMigrate")
+    assert decide(failed.entry, server(running=False), context()).act == "ColdMigrate"
+
+
+def test_stopped_by_user_stays_stopped():
+    facts = server(vm_state="stopped", status="SHUTOFF", power_state=4, running=False, stopped_by_user=True)
+    decision = decide(entry(), facts, context())
+    assert (decision.act, decision.entry.phase) == (None, "Skipped")
+
+
+def test_stopped_by_nova_after_a_crash_is_restarted():
+    facts = server(vm_state="stopped", status="SHUTOFF", power_state=4, running=False, stopped_by_user=False)
+    assert decide(entry(), facts, context()).act == "Restart"
+
+
+@pytest.mark.parametrize("state", ["suspended", "shelved", "shelved_offloaded", "building"])
+def test_what_has_no_process_is_skipped(state):
+    decision = decide(entry(), server(vm_state=state, running=False), context())
+    assert (decision.act, decision.entry.phase) == (None, "Skipped")
+
+
+@pytest.mark.parametrize("state", ["rescued", "resized"])
+def test_what_nova_does_not_reboot_fails_loudly(state):
+    decision = decide(entry(), server(vm_state=state, running=None), context())
+    assert (decision.act, decision.entry.phase) == (None, "Failed")
+
+
+def test_watchdog_restart_failed_goes_elsewhere():
+    cause = "WatchdogRestartFailed"
+    assert decide(entry(), server(running=False), context(cause)).act == "ColdMigrate"
+    assert decide(entry(), server(running=True), context(cause)).act == "LiveMigrate"
+
+
+def test_crashed_guest_that_was_moved_must_run_there():
+    moved = entry(route="ColdMigrate", phase="Confirming", attempts=1, attempted_at=900.0)
+    assert decide(moved, server(host="cmp02", status="VERIFY_RESIZE", vm_state="resized"), context()).act == "Confirm"
+    assert decide(moved, server(host="cmp02", running=True), context()).entry.phase == "Succeeded"
+    decision = decide(moved, server(host="cmp02", running=False), context())
+    assert (decision.act, decision.entry.phase) == ("Restart", "Restarting")
+
+
+@pytest.mark.parametrize(
+    ("facts", "act"),
+    [
+        ({"running": True}, "LiveMigrate"),
+        ({"vm_state": "paused", "status": "PAUSED", "running": False}, "LiveMigrate"),
+        ({"vm_state": "stopped", "status": "SHUTOFF", "power_state": 4}, "ColdMigrate"),
+        ({"running": False}, "Restart"),
+        ({"vm_state": "error", "status": "ERROR", "running": True}, "ResetState"),
+        ({"task_state": "migrating", "status": "MIGRATING"}, None),
+        ({"task_state": "powering-off"}, None),
+        ({"running": None}, None),
+    ],
+)
+def test_routes_of_a_drain(facts, act):
+    decision = decide(entry(), server(**facts), context("Maintenance"))
+    assert decision.act == act
+    assert not decision.entry.finished
+
+
+@pytest.mark.parametrize("state", ["suspended", "shelved", "rescued", "building", "resized"])
+def test_what_nova_does_not_move_fails_loudly(state):
+    decision = decide(entry(), server(vm_state=state, running=None), context("Maintenance"))
+    assert (decision.act, decision.entry.phase) == (None, "Failed")
+    assert "not moved" in decision.entry.message
+
+
+def test_drain_ends_when_the_server_is_away_or_gone():
+    migrating = entry(route="LiveMigrate", phase="Migrating", attempts=1)
+    done = decide(migrating, server(host="cmp02"), context("Maintenance")).entry
+    assert (done.phase, done.target, done.message) == ("Succeeded", "cmp02", "live-migrated to cmp02")
+    assert decide(migrating, None, context("Maintenance")).entry.phase == "Succeeded"
+    assert decide(entry(), server(task_state="deleting"), context("Maintenance")).entry.phase == "Skipped"
+
+
+def test_failed_move_is_tried_again_then_given_up_with_the_reason():
+    tried = entry(route="LiveMigrate", phase="Migrating", attempts=1, attempted_at=900.0)
+    decision = decide(tried, server(running=True, failure="No valid host was found"), context("Maintenance"))
+    assert (decision.act, decision.entry.attempts) == ("LiveMigrate", 2)
+    assert "No valid host" in decision.entry.message
+    spent = entry(route="LiveMigrate", phase="Migrating", attempts=3, attempted_at=900.0)
+    final = decide(spent, server(running=True, failure="No valid host was found"), context("Maintenance")).entry
+    assert final.phase == "Failed" and "No valid host" in final.message
+
+
+def test_stuck_live_migration_is_aborted():
+    stuck = entry(route="LiveMigrate", phase="Migrating", attempts=1, attempted_at=100.0)
+    facts = server(task_state="migrating", status="MIGRATING", live_migration=7)
+    assert decide(stuck, facts, context("Maintenance")).act == "Abort"
+    assert decide(stuck, server(task_state="migrating"), context("Maintenance")).act is None
+
+
+def test_cold_migration_of_somebody_else_is_not_confirmed():
+    facts = server(host="cmp02", status="VERIFY_RESIZE", vm_state="resized")
+    decision = decide(entry(), facts, context("Maintenance"))
+    assert decision.act is None and not decision.entry.finished
+
+
+def test_notification_moves_nothing():
+    decision = decide(entry(), server(running=True), context("DiskIOError", notify_only=True))
+    assert (decision.act, decision.entry.phase) == (None, "Notified")
+
+
+def test_history_tells_who_stopped():
+    stop, reboot = ActionFacts("stop", user_id="u"), ActionFacts("reboot", user_id="u")
+    assert stopped_by_user([stop, reboot])
+    assert not stopped_by_user([ActionFacts("stop"), stop])
+    assert not stopped_by_user([reboot, stop])
+    assert not stopped_by_user([])
+
+
+FACTS = st.builds(
+    ServerFacts,
+    id=st.just(ID),
+    host=st.sampled_from(["cmp01", "cmp02", None]),
+    status=st.sampled_from(["ACTIVE", "SHUTOFF", "ERROR", "VERIFY_RESIZE", "MIGRATING", "PAUSED", "UNKNOWN"]),
+    vm_state=st.sampled_from(
+        ["active", "stopped", "error", "paused", "suspended", "rescued", "resized", "shelved", "building", "new-in-2027"]
+    ),
+    task_state=st.sampled_from([None, None, "migrating", "deleting", "reboot_started_hard"]),
+    running=st.sampled_from([True, False, None]),
+    stopped_by_user=st.sampled_from([True, False, None]),
+)
+ENTRIES = st.builds(
+    Entry,
+    id=st.just(ID),
+    route=st.sampled_from(["None", "Restart", "LiveMigrate", "ColdMigrate"]),
+    phase=st.sampled_from(["Pending", "Restarting", "Migrating", "Confirming", *sorted(TERMINAL)]),
+    attempts=st.integers(0, 4),
+    attempted_at=st.sampled_from([None, 1.0, 999.0]),
+)
+CAUSES = ["InstanceStopped", "RebootFailed", "WatchdogRestartFailed", "DiskIOError", "Maintenance", "Reboot"]
+
+
+@given(ENTRIES, st.one_of(st.none(), FACTS), st.sampled_from(CAUSES), st.booleans(), st.booleans())
+def test_invariants(old, facts, cause, whole, up):
+    """Whatever is known: the rules that keep a VM from running twice or being touched in flight."""
+    now = context(cause, whole_host=whole, service_up=up)
+    decision = decide(old, facts, now)
+    if old.finished:
+        assert decision.act is None and decision.entry == old
+    if facts is None or facts.task_state == "deleting":
+        assert decision.act is None
+    if facts and facts.task_state:
+        assert decision.act in (None, "Abort"), "a server in work is left alone"
+    if decision.act == "Restart":
+        assert facts.running is False, "only a guest known to be dead is restarted"
+        assert not facts.stopped_by_user or facts.vm_state != "stopped"
+    if decision.act in ("LiveMigrate", "ColdMigrate"):
+        assert facts.host == "cmp01" and up, "only from the host, and only while its nova-compute is up"
+        assert decision.entry.attempts <= Settings().move_attempts
+    if decision.act == "LiveMigrate":
+        assert facts.running or facts.vm_state == "paused"
+    if decision.act == "ColdMigrate" and facts.vm_state == "active":
+        assert facts.running is False, "a running guest is not cold-migrated"
+    assert not (decision.entry.finished and decision.act)
+
+
+@given(ENTRIES, FACTS, st.sampled_from(CAUSES), st.booleans())
+def test_what_is_asked_for_is_asked_only_at_rest(old, facts, cause, whole):
+    now = context(cause, whole_host=whole)
+    for need in (needs_running, needs_stop_origin, needs_failure):
+        assert not (need(old, facts, now) and (facts.task_state or old.finished))
