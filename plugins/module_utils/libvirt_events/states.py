@@ -1,0 +1,277 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every domain of one connection was last known to be, and what libvirt's own answer reveals. Pure.
+
+A libvirt event is told once, to those who are connected. What happened while nobody was, is found by comparing all domains
+at every connect, and again with every heartbeat: edges for speed, levels for truth. One row per domain:
+
+- believed active, found shut off for no benign reason: it died meanwhile. Told once, as lifecycle STOPPED.
+- a death that was told before by this process: not told again. By an earlier process: told once more with the time of the
+  first telling, because that process may have been killed before anybody acted; who acted already sees that it is older.
+- shut off with reason UNKNOWN (libvirtd lost its memory: it restarted, or the host did): a death if it was believed active
+  or is new here and persistent; not if it was seen stopped before.
+- gone altogether: Nova undefines on purpose what it deletes and what it has migrated away. Noted, never told as a death.
+- paused by an I/O error, by a watchdog, by a crash: told as that row.
+
+Wrong in doubt on the side of telling: a domain told in vain costs a question to Nova, one not told costs a VM.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, NamedTuple
+
+from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events.translate import BENIGN_STOPS
+
+Event = dict[str, Any]
+
+# virDomainState
+_PAUSED, _SHUTOFF, _CRASHED = 3, 5, 6
+# virDomainShutoffReason
+SHUTOFF_REASONS = (
+    "UNKNOWN",
+    "SHUTDOWN",
+    "DESTROYED",
+    "CRASHED",
+    "MIGRATED",
+    "SAVED",
+    "FAILED",
+    "FROM_SNAPSHOT",
+    "DAEMON",
+)
+# virDomainPausedReason
+_PAUSED_IOERROR, _PAUSED_WATCHDOG, _PAUSED_CRASHED = 5, 6, 10
+
+ACTIVE, STOPPED = "active", "stopped"
+_CHANGES = frozenset(("STARTED", "STOPPED", "SUSPENDED", "RESUMED", "CRASHED"))
+
+
+class Listed(NamedTuple):
+    """One domain in libvirt's own answer."""
+
+    uuid: str
+    name: str
+    state: int
+    reason: int
+    persistent: bool
+
+
+class Fault(NamedTuple):
+    """What is wrong with a domain since when: enough to tell it again."""
+
+    event: str
+    action: str
+    detail: str  # empty where the event has none
+    occurred_at: str
+
+
+class _Domain:
+    """What is known of one domain."""
+
+    __slots__ = ("fault", "incoming", "name", "state", "told_by_comparison")
+
+    def __init__(self, name: str, state: str, fault: Fault | None = None) -> None:
+        self.name = name
+        self.state = state
+        self.fault = fault
+        self.incoming = False  # arrives by migration and has not run here yet
+        # A comparison told its end; libvirt's own event about it may still be under way.
+        self.told_by_comparison = False
+
+
+class Domains:
+    """Memory of one connection's domains.
+
+    :param remembered: what :meth:`memory` gave an earlier process; None when there is no such memory.
+    """
+
+    def __init__(self, remembered: dict[str, Any] | None = None) -> None:
+        self._domains: dict[str, _Domain] = {}
+        self._compared = False
+        self._changed_since_listing: set[str] = set()
+        self.dirty = False
+        for uuid, what in (remembered or {}).items():
+            if isinstance(what, list):
+                fault = Fault(*what)
+                self._domains[uuid] = _Domain("", STOPPED if fault.action == "STOPPED" else ACTIVE, fault)
+            else:
+                self._domains[uuid] = _Domain("", what)
+
+    # -- what is known
+
+    def memory(self) -> dict[str, Any]:
+        """State of every domain as plain data: ``active``, ``stopped``, or the four fields of its fault. UUIDs only."""
+        return {uuid: list(domain.fault) if domain.fault else domain.state for uuid, domain in self._domains.items()}
+
+    def instances(self) -> list[dict[str, Any]]:
+        """``id``, ``name`` and ``active`` of every domain, by name."""
+        rows = [
+            {"id": uuid, "name": domain.name, "active": domain.state == ACTIVE}
+            for uuid, domain in self._domains.items()
+        ]
+        return sorted(rows, key=lambda row: (row["name"], row["id"]))
+
+    # -- edges
+
+    def observe(self, event: Event) -> bool:
+        """Learn from one event as libvirt sent it.
+
+        :returns: False when a comparison has told this death already, so that it must not be told again.
+        """
+        kind, uuid = event["event"], event["uuid"]
+        domain = self._domains.get(uuid)
+        if kind == "lifecycle":
+            return self._observe_lifecycle(event, domain)
+        if domain is not None and event.get("action") == "PAUSE":
+            if kind == "io_error":
+                self._set(uuid, domain, ACTIVE, Fault("io_error", "PAUSE", "", event["occurred_at"]))
+            elif kind == "watchdog":
+                self._set(uuid, domain, ACTIVE, Fault("watchdog", "PAUSE", "", event["occurred_at"]))
+        return True
+
+    def _observe_lifecycle(self, event: Event, domain: _Domain | None) -> bool:
+        uuid, action, detail = event["uuid"], event["action"], event["detail"]
+        if action == "UNDEFINED":
+            # A running domain that is undefined lives on as a transient one, until it stops.
+            if domain is not None and domain.state == STOPPED:
+                del self._domains[uuid]
+                self.dirty = True
+            return True
+        if domain is None:
+            domain = self._domains[uuid] = _Domain(event["domain"], STOPPED)
+            self.dirty = True
+        domain.name = event["domain"]
+        if action in _CHANGES:
+            self._changed_since_listing.add(uuid)
+        if action == "STARTED":
+            domain.incoming = detail == "MIGRATED"
+            domain.told_by_comparison = False
+            self._set(uuid, domain, ACTIVE, None)
+        elif action == "RESUMED":
+            domain.incoming = False
+            self._set(uuid, domain, ACTIVE, None)
+        elif action == "CRASHED":
+            self._set(uuid, domain, ACTIVE, Fault("lifecycle", action, detail, event["occurred_at"]))
+        elif action == "STOPPED":
+            return self._observe_stopped(event, domain)
+        return True
+
+    def _observe_stopped(self, event: Event, domain: _Domain) -> bool:
+        uuid, detail = event["uuid"], event["detail"]
+        incoming, domain.incoming = domain.incoming, False
+        if detail in BENIGN_STOPS:
+            domain.told_by_comparison = False
+            self._set(uuid, domain, STOPPED, None)
+            return True
+        if incoming:
+            # A failed incoming migration: the guest never ran here and goes on at its source. Remembered as told, so that
+            # the next comparison does not take the reason FAILED for a death.
+            event["incoming"] = True
+            self._set(uuid, domain, STOPPED, Fault("lifecycle", "STOPPED", detail, event["occurred_at"]))
+            return True
+        if domain.told_by_comparison:
+            domain.told_by_comparison = False
+            return False
+        self._set(uuid, domain, STOPPED, Fault("lifecycle", "STOPPED", detail, event["occurred_at"]))
+        return True
+
+    def _set(self, uuid: str, domain: _Domain, state: str, fault: Fault | None) -> None:
+        if (domain.state, domain.fault) != (state, fault):
+            domain.state, domain.fault = state, fault
+            self.dirty = True
+
+    # -- levels
+
+    def begin_listing(self) -> None:
+        """Call before libvirt is asked: a domain that changes from here on is newer than the answer."""
+        self._changed_since_listing.clear()
+
+    def compare(self, listing: Iterable[Listed], occurred_at: str) -> tuple[list[Event], list[str]]:
+        """Learn from libvirt's answer about all domains.
+
+        :param occurred_at: the time for what is found now.
+        :returns: synthetic events to tell, and sentences for the log.
+        """
+        first, self._compared = not self._compared, True
+        events: list[Event] = []
+        notes: list[str] = []
+        gone = set(self._domains)
+        for listed in listing:
+            gone.discard(listed.uuid)
+            if listed.uuid in self._changed_since_listing:
+                continue
+            event = self._compare_one(listed, occurred_at, first)
+            if event is not None:
+                events.append(event)
+        for uuid in sorted(gone - self._changed_since_listing):
+            domain = self._domains.pop(uuid)
+            self.dirty = True
+            if domain.state == ACTIVE or (domain.fault and first):
+                notes.append(
+                    f"domain {uuid} {domain.name or ''} was last seen {domain.state} and is gone, undefined or migrated"
+                    " away while nobody was connected: not told as a death"
+                )
+        return events, notes
+
+    def _compare_one(self, listed: Listed, occurred_at: str, first: bool) -> Event | None:
+        known = self._domains.get(listed.uuid)
+        domain = known or _Domain(listed.name, "")
+        self._domains[listed.uuid] = domain
+        if domain.name != listed.name:
+            domain.name = listed.name
+        found = _fault_of(listed, domain, known is None, occurred_at)
+        state = STOPPED if listed.state == _SHUTOFF else ACTIVE
+        if found is None:
+            self._set(listed.uuid, domain, state, None)
+            return None
+        before = domain.fault
+        if before and (before.event, before.action) == (found.event, found.action):
+            self._set(listed.uuid, domain, state, before)
+            return _synthetic(listed, before) if first else None
+        self._set(listed.uuid, domain, state, found)
+        domain.told_by_comparison = found.action == "STOPPED"
+        return _synthetic(listed, found)
+
+
+def _fault_of(listed: Listed, domain: _Domain, is_new: bool, occurred_at: str) -> Fault | None:
+    """What libvirt's answer says is wrong with the domain."""
+    if listed.state == _PAUSED:
+        if listed.reason == _PAUSED_IOERROR:
+            return Fault("io_error", "PAUSE", "", occurred_at)
+        if listed.reason == _PAUSED_WATCHDOG:
+            return Fault("watchdog", "PAUSE", "", occurred_at)
+        if listed.reason == _PAUSED_CRASHED:
+            return Fault("lifecycle", "CRASHED", "PANICKED", occurred_at)
+        return None
+    if listed.state == _CRASHED:
+        return Fault("lifecycle", "CRASHED", "PANICKED", occurred_at)
+    if listed.state != _SHUTOFF:
+        return None
+    reason = SHUTOFF_REASONS[listed.reason] if 0 <= listed.reason < len(SHUTOFF_REASONS) else "UNKNOWN"
+    if reason in BENIGN_STOPS:
+        return None
+    if reason == "UNKNOWN":
+        seen_stopped = domain.state == STOPPED and domain.fault is None
+        if seen_stopped or (is_new and not listed.persistent):
+            return None
+    # DAEMON: libvirtd gave the domain up when it reconnected to its QEMU
+    return Fault("lifecycle", "STOPPED", "FAILED" if reason == "DAEMON" else reason, occurred_at)
+
+
+def _synthetic(listed: Listed, fault: Fault) -> Event:
+    """The event that tells a fault which no callback told."""
+    event = {
+        "event": fault.event,
+        "uuid": listed.uuid,
+        "domain": listed.name,
+        "occurred_at": fault.occurred_at,
+        "synthetic": True,
+        "count": 1,
+        "action": fault.action,
+    }
+    if fault.event == "lifecycle":
+        event["detail"] = fault.detail
+    elif fault.event == "io_error":
+        event.update(path="", device="", reason="", errors=1)
+    return event
