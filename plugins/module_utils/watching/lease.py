@@ -1,0 +1,159 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeps a Lease for as long as it can, tells when it is gained and lost, and gives it back at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, HaError, NotFound
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, now_utc
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.election import CREATE, WAIT, Election
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import LeaseOptions
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.session import Session
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.watcher import Complaints
+
+logger = logging.getLogger(__name__)
+
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
+
+
+class LeaseKeeper:
+    """Takes part in the election until cancelled.
+
+    :param gained: called with True when nobody else can have held the Lease since we held it last, else False.
+    :param lost: called with True when another holds it now, False when we could only not renew it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        options: LeaseOptions,
+        election: Election,
+        clock: Callable[[], float],
+        gained: Callable[[bool], None],
+        lost: Callable[[bool], None],
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._election = election
+        self._clock = clock
+        self._gained = gained
+        self._lost = lost
+        self._leading = False
+        self._read_first = True
+        self._path = LEASES.path(namespace=options.namespace)
+        self._label = f"Lease {options.namespace}/{options.name}"
+        self._complaints = Complaints(self._label, clock)
+
+    async def run(self) -> None:
+        """Try, renew, retry, for ever; on cancellation give the Lease back."""
+        try:
+            while True:
+                await self._round()
+        finally:
+            await self._release()
+
+    async def _round(self) -> None:
+        failed = False
+        try:
+            await asyncio.wait_for(self._attempt(), self._limit())
+            self._complaints.over()
+        except Exception as error:
+            failed = True
+            self._read_first = True
+            if isinstance(error, HaError):
+                self._complaints.say(str(error))
+            elif isinstance(error, TimeoutError):
+                self._complaints.say("no answer from Kubernetes in time; still trying")
+            else:
+                self._complaints.say(f"unexpected {type(error).__name__}: {error}")
+                logger.debug("%s", self._label, exc_info=error)
+        now = self._clock()
+        if self._leading and not self._election.held(now):
+            taken = self._election.deadline() is None
+            self._election.lost()
+            self._leading = False
+            logger.warning(
+                "%s: lost (%s); no event is told", self._label,
+                f"held by {self._election.holder()}" if taken else "could not be renewed in time",
+            )
+            self._lost(taken)
+        wake = self._election.next_attempt(now)
+        if failed and self._leading:
+            # A renewal that failed at once leaves time for a few more.
+            wake = min(wake, now + self._options.timing.retry_period / 2)
+        deadline = self._election.deadline()
+        if deadline is not None:
+            wake = min(wake, deadline)
+        pause = max(0.0, wake - now)
+        if not self._leading:
+            pause += random.uniform(0, 0.1) * self._options.timing.retry_period
+        await asyncio.sleep(max(pause, 0.01))
+
+    def _limit(self) -> float:
+        """Return the seconds that an attempt may take."""
+        timing = self._options.timing
+        limit = max(timing.renew_deadline / 3, 0.5)
+        deadline = self._election.deadline()
+        return limit if deadline is None else max(0.01, min(limit, deadline - self._clock()))
+
+    async def _attempt(self) -> None:
+        for _attempt in range(3):
+            if self._read_first or not self._leading:
+                self._election.observe(await self._read(), self._clock())
+                self._read_first = False
+            action = self._election.action(self._clock())
+            if action == WAIT:
+                return
+            sent_at = self._clock()
+            try:
+                same = self._election.wrote(await self._write(action), sent_at, self._clock())
+            except (Conflict, NotFound) as error:
+                if action == CREATE and isinstance(error, NotFound):
+                    raise HaError(f"namespace {self._options.namespace} does not exist: create it") from error
+                self._read_first = True  # somebody was quicker
+                continue
+            if not self._leading and self._election.held(self._clock()):
+                self._leading = True
+                logger.warning("%s: held by us (%s); events are told", self._label, self._election.identity)
+                self._gained(same)
+            return
+
+    async def _read(self) -> dict | None:
+        try:
+            return await self._session.request("GET", f"{self._path}/{self._options.name}", f"read {self._label}")
+        except NotFound:
+            return None
+
+    async def _write(self, action: str) -> dict:
+        body = self._election.body(action, now_utc())
+        if action == CREATE:
+            body["metadata"] = {"name": self._options.name, "namespace": self._options.namespace}
+            return await self._session.request("POST", self._path, f"create {self._label}", body=body)
+        return await self._session.request(
+            "PUT", f"{self._path}/{self._options.name}", f"renew {self._label}", body=body
+        )
+
+    async def _release(self) -> None:
+        held, self._leading = self._election.held(self._clock()), False
+        body = self._election.released(now_utc())
+        self._election.lost()
+        if not held or body is None:
+            return
+        self._lost(False)
+        try:
+            await asyncio.wait_for(
+                self._session.request(
+                    "PUT", f"{self._path}/{self._options.name}", f"release {self._label}", body=body
+                ),
+                2.0,
+            )
+            logger.warning("%s: given back", self._label)
+        except Exception as error:
+            logger.warning("%s: could not be given back (%s); it runs out by itself", self._label, error)
