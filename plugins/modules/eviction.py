@@ -14,8 +14,8 @@ description:
   - Asking twice is asking once. An Eviction of one server is named as the server's UUID, one of a whole host as the
     hypervisor, so that any number of agents and playbooks that tell of the same fault make one.
   - A fault of O(occurred_at) that is told while the Eviction is in work moves C(spec.occurredAt) forward, so that a
-    server that dies again is not lost. One that happened after the Eviction's end begins a new one. One that happened
-    before changes nothing.
+    server that dies again is not lost. One that is newer than the fault which a finished Eviction answered begins a new
+    one. One that was answered changes nothing.
 version_added: 0.1.0
 author: The c5c3.ha authors
 options:
@@ -62,6 +62,11 @@ options:
       - When the fault was seen, an RFC 3339 time such as V(2026-11-24T09:42:01.123456Z).
       - Without it a finished Eviction is left as it is.
     type: str
+  notify_only:
+    description:
+      - Only tell of the fault. No server is restarted or moved, and the Eviction ends as V(Notified).
+    type: bool
+    default: false
   state:
     description:
       - V(present) asks for the Eviction, V(absent) removes it. What Nova has begun goes on.

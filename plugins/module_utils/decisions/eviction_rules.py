@@ -46,6 +46,7 @@ class Wanted:
     instances: tuple[str, ...] = ()
     cause: str | None = None
     occurred_at: str | None = None
+    notify_only: bool = False
 
     def spec(self) -> dict:
         """Return it as ``spec`` of an Eviction; what is not given stays out, so that upstream's schema takes it."""
@@ -56,6 +57,8 @@ class Wanted:
             spec["instances"] = list(self.instances)
         if self.occurred_at:
             spec["occurredAt"] = self.occurred_at
+        if self.notify_only:
+            spec["notifyOnly"] = True
         return spec
 
 
@@ -99,6 +102,7 @@ def wanted_from(params: dict) -> Wanted:
         instances=instances,
         cause=cause,
         occurred_at=format_time(parse_time(occurred_at, "occurred_at")) if occurred_at is not None else None,
+        notify_only=bool(params.get("notify_only")),
     )
 
 
@@ -152,9 +156,10 @@ def _reason(reason: str | None) -> str:
 def decide(existing: dict | None, wanted: Wanted) -> Decision:
     """Say what to do.
 
-    A fault that was told before, or that happened before the present Eviction ended, changes nothing. One that
-    happened while it is in work moves ``spec.occurredAt`` forward, so that a server dying again is not lost. One that
-    happened after its end begins anew.
+    A fault that the present Eviction answers already changes nothing. A newer one moves ``spec.occurredAt`` of an
+    Eviction in work forward, so that a server dying again is not lost, and begins a finished one anew. The measure is
+    the fault that was answered, never the time of the Eviction's end: a server may die in the instant between its
+    restart and that end. Beginning anew for nothing is harmless, since a running server is never restarted.
 
     :param existing: the Eviction of that name, or None.
     :raises ArgumentError: the one there is about other servers.
@@ -174,6 +179,9 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
         return _decide_finished(existing, wanted)
     if wanted.occurred_at is None:
         return Decision(KEEP, f"Eviction {wanted.name} is in work already")
+    if spec.get("hypervisor") != wanted.hypervisor:
+        # The server came here from there; that Eviction ends as soon as the operator sees it.
+        return Decision(WAIT, f"Eviction {wanted.name} is still in work for {shown(spec.get('hypervisor'))}")
     seen = spec.get("occurredAt")
     if seen is not None and parse_time(wanted.occurred_at) <= parse_time(seen):
         return Decision(KEEP, f"Eviction {wanted.name} is in work already and knows the fault of {wanted.occurred_at}")
@@ -187,14 +195,19 @@ def _decide_finished(existing: dict, wanted: Wanted) -> Decision:
             KEEP,
             f"Eviction {wanted.name} is finished ({finished_at or 'time unknown'}): give occurred_at to begin anew, or remove it",
         )
-    if finished_at is None or parse_time(wanted.occurred_at) > parse_time(finished_at):
+    answered = answered_fault(existing) or finished_at
+    if answered is None or parse_time(wanted.occurred_at) > parse_time(answered):
         return Decision(
             REPLACE,
-            f"Eviction {wanted.name} ended at {finished_at or 'an unknown time'}; the fault of {wanted.occurred_at} begins a new one",
+            f"Eviction {wanted.name} is finished; the fault of {wanted.occurred_at} begins a new one",
         )
-    return Decision(
-        KEEP, f"Eviction {wanted.name} ended at {finished_at}, after the fault of {wanted.occurred_at}: told before"
-    )
+    return Decision(KEEP, f"Eviction {wanted.name} is finished and answered the fault of {wanted.occurred_at}")
+
+
+def answered_fault(eviction: dict) -> str | None:
+    """Return the time of the latest fault that an Eviction answers, None where its schema has none."""
+    told = [(eviction.get("spec") or {}).get("occurredAt"), (eviction.get("status") or {}).get("observedOccurredAt")]
+    return max(filter(None, told), key=parse_time, default=None)
 
 
 def finish_time(eviction: dict) -> str | None:

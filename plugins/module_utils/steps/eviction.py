@@ -23,6 +23,7 @@ ARGUMENTS = {
         "cause": {"type": "str", "choices": list(rules.CAUSES)},
         "reason": {"type": "str"},
         "occurred_at": {"type": "str"},
+        "notify_only": {"type": "bool", "default": False},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     },
     "required_if": [("state", "present", ("hypervisor", "reason"))],
