@@ -33,9 +33,9 @@ def files() -> list[str]:
     return [name for name in listed if name and os.path.lexists(system.ROOT / name)]
 
 
-def copied_tree() -> Path:
+def copied_tree(kind: str) -> Path:
     """Return a collections path in which c5c3.ha is a fresh copy: ansible-test refuses a link and wants no clutter."""
-    tree = tree_name("copies")
+    tree = tree_name(kind)
     target = tree / "ansible_collections" / "c5c3" / "ha"
     target.mkdir(parents=True, exist_ok=True)
     names = files()
