@@ -165,14 +165,19 @@ class Lab:
 
         :raises LabError: when it is not up.
         """
-        try:
-            saved = json.loads((LAB_ROOT / str(seed) / "lab.json").read_text())
-        except (FileNotFoundError, ValueError):
-            raise LabError(f"lab {seed} is not up: tests/lab/lab up --seed {seed}") from None
-        lab = cls(seed=seed, **saved["settings"])
+        if not (LAB_ROOT / str(seed) / "lab.json").exists():
+            raise LabError(f"lab {seed} is not up: tests/lab/lab up --seed {seed}")
+        lab = cls.saved(seed)
         if not lab.control.running:
             raise LabError(f"lab {seed} is not up (it died or failed): tests/lab/lab down --seed {seed}, then up")
         return lab
+
+    @classmethod
+    def saved(cls, seed: int = 0) -> Lab:
+        """The lab with this seed, with the settings it was last brought up with, or the default ones. It may be down."""
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            return cls(seed=seed, **json.loads((LAB_ROOT / str(seed) / "lab.json").read_text())["settings"])
+        return cls(seed=seed)
 
     def is_up(self) -> bool:
         """Whether :meth:`up` has been completed and the control namespace lives."""
