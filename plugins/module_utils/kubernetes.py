@@ -539,7 +539,7 @@ class Client:
                 for text in headers.get_all("Warning") or []:
                     self._warn(text)
                 if status < 300:
-                    return _json(data, self.config, what)
+                    return _without_managers(_json(data, self.config, what))
                 failure = _failure(status, data, what, self.config)
                 if status == 401 and self.config.token_file and not renewed:
                     renewed, self._token_state = True, None
@@ -678,6 +678,14 @@ def _json(data: bytes, config: Config, what: str) -> dict:
         raise KubernetesError(
             f"cannot {what}: {config.server} did not answer as a Kubernetes API ({config.source}): check the address"
         )
+    return answer
+
+
+def _without_managers(answer: dict) -> dict:
+    """Leave out metadata.managedFields, which is longer than all the rest and of no use to a step."""
+    for item in (answer, *(answer.get("items") or ())):
+        if isinstance(item.get("metadata"), dict):
+            item["metadata"].pop("managedFields", None)
     return answer
 
 

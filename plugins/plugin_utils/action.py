@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator, ValidationResult
 from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
 
@@ -63,7 +63,7 @@ class StepAction(ActionBase):
         spec = dict(step.ARGUMENTS)
         valid = ArgumentSpecValidator(spec.pop("argument_spec"), **spec).validate(plain(self._task.args))
         if valid.error_messages:
-            return {**result, "failed": True, "changed": False, "msg": ". ".join(valid.error_messages)}
+            return {**result, "failed": True, "changed": False, "msg": self._words(valid)}
         try:
             done = step.run(valid.validated_parameters, bool(self._task.check_mode))
         except HaError as error:
@@ -71,6 +71,12 @@ class StepAction(ActionBase):
         # pylint: disable-next=protected-access
         result.update(remove_values(done, valid._no_log_values))
         return result
+
+    def _words(self, valid: ValidationResult) -> str:
+        """Say what is wrong with the arguments, as AnsibleModule does."""
+        if valid.unsupported_parameters:
+            return f"Unsupported parameters for (c5c3.ha.{self.STEP}) module: {valid.error_messages[-1]}"
+        return ". ".join(valid.error_messages)
 
     def _in_process(self) -> bool:
         """Tell whether the task can run here: nothing asks for another host, user, environment or the background."""

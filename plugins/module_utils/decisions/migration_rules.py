@@ -1,0 +1,173 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""libvirt's job statistics in the words of a Migration's status, and what to change. Pure functions over plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, parse_time, shown
+
+TEXTS = (
+    "origin destination type errMsg operation timeElapsed timeRemaining downtime setupTime dataTotal dataProcessed"
+    " dataRemaining memTotal memProcessed memRemaining memNormalBytes memPageSize memBps memDirtyRate diskTotal"
+    " diskProcessed diskRemaining diskBps autoConvergeThrottle"
+).split()
+NUMBERS = "memConstant memNormal memIteration memPostcopyRequests".split()
+FIELDS = frozenset([*TEXTS, *NUMBERS, "started"])
+
+# Types of a job that is over. "success" is upstream's word for one that libvirt called successful.
+FINAL_TYPES = ("completed", "failed", "cancelled", "success")
+
+_TYPES = ("", "bounded", "unbounded", "completed", "failed", "cancelled")
+_OPERATIONS = (
+    "unknown start save restore migration_in migration_out snapshot snapshot_revert dump backup snapshot_delete"
+).split()
+
+_DURATIONS = {
+    "time_elapsed": "timeElapsed",
+    "time_remaining": "timeRemaining",
+    "downtime": "downtime",
+    "setup_time": "setupTime",
+}
+_SIZES = {
+    "data_total": "dataTotal",
+    "data_processed": "dataProcessed",
+    "data_remaining": "dataRemaining",
+    "memory_total": "memTotal",
+    "memory_processed": "memProcessed",
+    "memory_remaining": "memRemaining",
+    "memory_normal_bytes": "memNormalBytes",
+    "memory_page_size": "memPageSize",
+    "disk_total": "diskTotal",
+    "disk_processed": "diskProcessed",
+    "disk_remaining": "diskRemaining",
+}
+_RATES = {"memory_bps": "memBps", "disk_bps": "diskBps"}
+_COUNTS = {
+    "memory_constant": "memConstant",
+    "memory_normal": "memNormal",
+    "memory_iteration": "memIteration",
+    "memory_postcopy_requests": "memPostcopyRequests",
+}
+
+
+def go_duration(milliseconds: int) -> str:
+    """Return milliseconds as Go prints a time.Duration: ``0s``, ``150ms``, ``2.755s``, ``1h0m3.2s``."""
+    if milliseconds < 0:
+        return "-" + go_duration(-milliseconds)
+    if milliseconds == 0:
+        return "0s"
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{seconds}"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def iec(count: int) -> str:
+    """Return a number of bytes with an IEC unit: ``0 B``, ``512 B``, ``10.4 MiB``, ``4.0 GiB``."""
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        value /= 1024
+        # 1023.95 and more would print as 1024.0.
+        if value < 1023.95 or unit == "EiB":
+            return f"{value:.1f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def status_from_job(job: dict) -> dict:
+    """Return libvirt's job statistics (names as in virDomainGetJobStats) as fields of a Migration's status.
+
+    ``type`` and ``operation`` may be libvirt's numbers or their names. Unknown statistics are left out.
+
+    :raises ArgumentError: a statistic is not of its kind.
+    """
+    status: dict[str, Any] = {}
+    for source, table in ((_DURATIONS, go_duration), (_SIZES, iec), (_RATES, lambda value: iec(value) + "/s")):
+        for key, field in source.items():
+            if key in job:
+                status[field] = table(_number(key, job[key]))
+    for key, field in _COUNTS.items():
+        if key in job:
+            status[field] = _number(key, job[key])
+    if "memory_dirty_rate" in job:
+        status["memDirtyRate"] = f"{_number('memory_dirty_rate', job['memory_dirty_rate'])}/s"
+    if "auto_converge_throttle" in job:
+        status["autoConvergeThrottle"] = f"{_number('auto_converge_throttle', job['auto_converge_throttle'])}%"
+    for key, names in (("type", _TYPES), ("operation", _OPERATIONS)):
+        value = job.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = names[value] if 0 <= value < len(names) else ""
+        if value:
+            status[key] = str(value).lower()
+    if job.get("errmsg"):
+        status["errMsg"] = str(job["errmsg"])[:4096]
+    success = job.get("success")
+    if success is not None:
+        status["type"] = "success" if success else "failed"
+    return status
+
+
+def _number(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ArgumentError(f"job: {key} {shown(value)} is not a number")
+    try:
+        return int(value)
+    except (ValueError, OverflowError):
+        raise ArgumentError(f"job: {key} {shown(value)} is not a number") from None
+
+
+def checked_status(status: dict) -> dict:
+    """Return fields of a Migration's status, checked; None as a value removes a field.
+
+    :raises ArgumentError: a field is not known or not of its kind.
+    """
+    result: dict[str, Any] = {}
+    for key, value in status.items():
+        if key not in FIELDS:
+            raise ArgumentError(f"status: there is no field {shown(key)}: known are {', '.join(sorted(FIELDS))}")
+        if value is None:
+            result[key] = None
+        elif key == "started":
+            result[key] = format_time(parse_time(value, "status: started"))
+        elif key in NUMBERS:
+            number = _number(key, value)
+            if number < 0:
+                raise ArgumentError(f"status: {key} {shown(value)} is negative")
+            result[key] = number
+        elif isinstance(value, str):
+            result[key] = value
+        else:
+            raise ArgumentError(f"status: {key} {shown(value)} is not text: put it in quotes")
+    return result
+
+
+def next_status(existing: dict | None, told: dict, now: str) -> dict:
+    """Return the wanted status: what was told, completed by ``started``.
+
+    One object serves all migrations of a server. When the former one is over and something goes on again, the fields
+    it left behind are removed (None) and the clock starts anew.
+
+    :param existing: the status that is there.
+    :param told: checked fields; empty tells nothing, and nothing is returned.
+    :param now: RFC 3339 time.
+    """
+    if not told:
+        return {}
+    old = existing or {}
+    over = old.get("type") in FINAL_TYPES
+    goes_on = told.get("type") is not None and told["type"] not in FINAL_TYPES
+    if over and goes_on:
+        return {**{key: None for key in old if key in FIELDS and key not in told}, "started": now, **told}
+    if told.get("started") or old.get("started"):
+        return told
+    return {"started": now, **told}
