@@ -13,7 +13,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 test: ## lint, sanity, unit and integration: all that CI runs
-	@$(IN) dev python -m tests.setup.gate $(ARGS)
+	@$(IN) lab-packages python -m tests.setup.gate $(ARGS)
 
 unit: ## unit tests on today's ansible-core, in seconds (ARGS="-k name")
 	@$(IN) dev pytest tests/unit $(ARGS)

@@ -38,7 +38,9 @@ def environment(parts: list[str]) -> dict[str, str]:
     env.update(
         ANSIBLE_COLLECTIONS_PATH=str(tree),
         C5C3_HA_CACHE=str(system.cache()),
-        PATH=os.pathsep.join([*path, *[p for p in env.get("PATH", os.defpath).split(os.pathsep) if "/.pyenv/shims" not in p]]),
+        PATH=os.pathsep.join(
+            [*path, *[p for p in env.get("PATH", os.defpath).split(os.pathsep) if "/.pyenv/shims" not in p]]
+        ),
         # the tree first: an event source is run by runpy and finds ansible_collections through PYTHONPATH only
         PYTHONPATH=os.pathsep.join([str(tree), str(system.ROOT)]),
         VIRTUAL_ENV=str(venv),

@@ -50,5 +50,10 @@ def copied_tree(kind: str) -> Path:
                 path.rmdir()
         elif name not in kept:
             path.unlink()
-    subprocess.run(["rsync", "-a", "--checksum", "--from0", "--files-from=-", f"{system.ROOT}/", f"{target}/"], input="\0".join(names), text=True, check=True)
+    subprocess.run(
+        ["rsync", "-a", "--checksum", "--from0", "--files-from=-", f"{system.ROOT}/", f"{target}/"],
+        input="\0".join(names),
+        text=True,
+        check=True,
+    )
     return tree

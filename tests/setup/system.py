@@ -32,7 +32,9 @@ def cache() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"cannot make the cache folder {folder} ({error.strerror}): set C5C3_HA_CACHE to another one") from None
+        raise SetupError(
+            f"cannot make the cache folder {folder} ({error.strerror}): set C5C3_HA_CACHE to another one"
+        ) from None
     return folder
 
 
@@ -63,7 +65,9 @@ def run(argv: list[str], log: str, env: dict[str, str] | None = None) -> None:
     path = cache() / "logs" / f"{log}.log"
     path.parent.mkdir(exist_ok=True)
     with path.open("w") as handle:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT, env=env, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT, env=env, check=False
+        )
     if done.returncode:
         tail = "\n    ".join(path.read_text(errors="replace").strip().splitlines()[-15:])
         raise SetupError(f"{' '.join(argv[:4])} ... ended with {done.returncode} (whole output: {path}):\n    {tail}")
@@ -84,7 +88,9 @@ def wanted_packages(sections: list[str]) -> list[list[str]]:
 
 def installed_packages() -> set[str]:
     """Return the names of Debian packages that are installed now."""
-    done = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Package}\n"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Package}\n"], capture_output=True, text=True, check=False
+    )
     return {line[3:].strip() for line in done.stdout.splitlines() if line.startswith("ii")}
 
 
@@ -93,13 +99,19 @@ def require_packages(sections: list[str]) -> None:
     marker = cache() / f"apt-{digest((REQUIREMENTS / 'apt.txt').read_bytes(), *sections)}"
     status = Path("/var/lib/dpkg/status")
     if not status.exists() or not shutil.which("apt-get"):
-        tools = ["gcc", "git", "java", "pkg-config", "rsync"] + (["libvirtd", "qemu-system-x86_64", "mariadbd", "runc"] if "lab" in sections else [])
+        tools = ["gcc", "git", "java", "pkg-config", "rsync"] + (
+            ["libvirtd", "qemu-system-x86_64", "mariadbd", "runc"] if "lab" in sections else []
+        )
         missing = [tool for tool in tools if not shutil.which(tool)]
         if missing:
-            raise SetupError(f"not on PATH: {', '.join(missing)}. Set-up by itself is for {SUPPORTED}; elsewhere install what tests/requirements/apt.txt names")
+            raise SetupError(
+                f"not on PATH: {', '.join(missing)}. Set-up by itself is for {SUPPORTED}; elsewhere install what tests/requirements/apt.txt names"
+            )
         return
     if "lab" in sections and os.geteuid() != 0:
-        raise SetupError(f"the lab makes namespaces and starts libvirtd, so it needs root on {SUPPORTED}: run the same command as root")
+        raise SetupError(
+            f"the lab makes namespaces and starts libvirtd, so it needs root on {SUPPORTED}: run the same command as root"
+        )
     # asking dpkg for everything costs 50 ms: look only when its database has changed
     if marker.exists() and marker.stat().st_mtime >= status.stat().st_mtime:
         return
@@ -124,7 +136,9 @@ def install_packages(missing: list[list[str]]) -> None:
     for names in missing:
         known = next((name for name in names if has_candidate(name)), None)
         if known is None:
-            raise SetupError(f"no package {' or '.join(names)} on this distribution: tests/requirements/apt.txt is made for {SUPPORTED}")
+            raise SetupError(
+                f"no package {' or '.join(names)} on this distribution: tests/requirements/apt.txt is made for {SUPPORTED}"
+            )
         chosen.append(known)
     say(f"installing {len(chosen)} Debian packages: {' '.join(chosen)}")
     systemd = Path("/run/systemd/system").is_dir()
@@ -176,7 +190,9 @@ def pythons() -> dict[tuple[int, int], str]:
                 continue
             found.setdefault((3, minor), str(candidate))
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    for candidate in sorted(pyenv.glob("3.*/bin/python3.[0-9][0-9]"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.parts[-3])]):
+    for candidate in sorted(
+        pyenv.glob("3.*/bin/python3.[0-9][0-9]"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.parts[-3])]
+    ):
         minor = int(candidate.name.split(".")[1])
         if minor >= 11:
             found[(3, minor)] = str(candidate)
@@ -188,15 +204,26 @@ def find_python(wanted: list[tuple[int, int]], purpose: str) -> tuple[tuple[int,
     have = pythons()
     for version in wanted:
         path = have.get(version)
-        if path and subprocess.run([path, "-c", "import ensurepip, venv"], capture_output=True, check=False).returncode == 0:
+        if (
+            path
+            and subprocess.run([path, "-c", "import ensurepip, venv"], capture_output=True, check=False).returncode == 0
+        ):
             return version, path
     names = " or ".join(f"{major}.{minor}" for major, minor in wanted)
     seen = ", ".join(f"{major}.{minor}" for major, minor in sorted(have)) or "none of 3.11 to 3.14"
-    raise SetupError(f"{purpose} needs Python {names} (with ensurepip) on PATH or in ~/.pyenv/versions, and this machine has {seen}: install one and run again")
+    raise SetupError(
+        f"{purpose} needs Python {names} (with ensurepip) on PATH or in ~/.pyenv/versions, and this machine has {seen}: install one and run again"
+    )
 
 
 def prepare_lab(env: dict[str, str]) -> None:
     """Have tests/lab build and cache its own artefacts; it only looks when they are there."""
-    done = subprocess.run([f"{env['VIRTUAL_ENV']}/bin/python", "-m", "tests.lab", "prepare"], env=env, cwd=ROOT, stdout=sys.stderr, check=False)
+    done = subprocess.run(
+        [f"{env['VIRTUAL_ENV']}/bin/python", "-m", "tests.lab", "prepare"],
+        env=env,
+        cwd=ROOT,
+        stdout=sys.stderr,
+        check=False,
+    )
     if done.returncode:
         raise SetupError(f"python -m tests.lab prepare ended with {done.returncode}; its messages are above")

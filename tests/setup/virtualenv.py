@@ -40,7 +40,9 @@ def ensure(name: str) -> Path:
 def build(folder: Path, python: str, lock_file: Path, label: str) -> None:
     """Make folder. A virtual environment cannot be moved, so a marker, laid last, says that it is whole."""
     shutil.rmtree(folder, ignore_errors=True)
-    say(f"making the virtual environment {label}: {sum(1 for line in lock_file.read_text().splitlines() if '==' in line)} packages")
+    say(
+        f"making the virtual environment {label}: {sum(1 for line in lock_file.read_text().splitlines() if '==' in line)} packages"
+    )
     try:
         system.run([python, "-m", "venv", str(folder)], f"{folder.name}-venv")
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
@@ -48,7 +50,10 @@ def build(folder: Path, python: str, lock_file: Path, label: str) -> None:
         system.run([*pip, "install", "-q", "--no-deps", "--no-input", "-r", str(lock_file)], f"{folder.name}-pip")
         check = subprocess.run([*pip, "check"], capture_output=True, text=True, check=False)
         if check.returncode:
-            raise SetupError(f"tests/requirements/{lock_file.name} does not fit together; run make lock:\n    " + check.stdout.strip().replace("\n", "\n    "))
+            raise SetupError(
+                f"tests/requirements/{lock_file.name} does not fit together; run make lock:\n    "
+                + check.stdout.strip().replace("\n", "\n    ")
+            )
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -67,7 +72,9 @@ def relock(name: str) -> None:
     system.run([python, "-m", "venv", str(folder)], f"relock-{name}-venv")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     system.run([*pip, "install", "-q", "--no-input", "-r", str(source)], f"relock-{name}-pip")
-    frozen = subprocess.run([*pip, "freeze", "--all", "--exclude", "pip"], capture_output=True, text=True, check=True).stdout
+    frozen = subprocess.run(
+        [*pip, "freeze", "--all", "--exclude", "pip"], capture_output=True, text=True, check=True
+    ).stdout
     # a wheel from a local folder freezes as a file URL, which no other machine has
     lines = [line for line in frozen.splitlines() if "==" in line]
     lost = [line for line in frozen.splitlines() if "==" not in line]

@@ -1,0 +1,210 @@
+"""``make test``: every gate, side by side where one does not need the other, and one closing line that counts the tests.
+
+``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
+lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, since
+they measure times. Every gate's whole output is kept in the cache's folder logs/.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.setup import system
+
+IN = str(system.ROOT / "tests" / "setup" / "in")
+STARTED = time.monotonic()
+PRINTING = threading.Lock()
+
+
+@dataclass
+class Gate:
+    """One gate: its command, and what came of it."""
+
+    name: str
+    argv: list[str]
+    limit: float  # seconds after which it is stopped and has failed
+    counts: bool = False  # pytest, whose tests are counted
+    live: bool = False  # print its output as it comes
+    code: int | None = None
+    seconds: float = 0.0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    running: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> Path:
+        return system.cache() / "logs" / f"gate-{self.name}.log"
+
+    @property
+    def report(self) -> Path:
+        return system.cache() / "logs" / f"gate-{self.name}.xml"
+
+
+def pytest_gate(name: str, part: str, folder: str, limit: float, live: bool = False) -> Gate:
+    report = system.cache() / "logs" / f"gate-{name}.xml"
+    argv = [
+        IN,
+        part,
+        "pytest",
+        folder,
+        f"--junitxml={report}",
+        "-o",
+        f"cache_dir={system.cache()}/pytest-{name}",
+        "--durations=10",
+        "--durations-min=5",
+    ]
+    return Gate(name, argv, limit, counts=True, live=live)
+
+
+def gates() -> list[Gate]:
+    """Return all gates; the last one needs what `lab` prepares."""
+    return [
+        Gate("lint", [IN, "dev", "python", "-m", "tests.setup.lint"], 600),
+        pytest_gate("unit", "dev", "tests/unit", 600),
+        Gate("build", [IN, "dev", "python", "-m", "tests.setup.build"], 300),
+        pytest_gate("unit-oldest", "oldest", "tests/unit", 900),
+        Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500),
+        Gate("sanity-oldest", [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"], 1500),
+        Gate("lab", ["nice", IN, "lab", "true"], 2400),
+        pytest_gate("integration", "lab", "tests/integration", 2700, live=True),
+    ]
+
+
+def say(text: str) -> None:
+    with PRINTING:
+        print(f"[{time.monotonic() - STARTED:6.1f}s] {text}", flush=True)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a gate's process group: first as Ctrl-C would, so that fixtures clean up, then for good."""
+    for number, patience in ((signal.SIGINT, 90), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def run(gate: Gate) -> Gate:
+    """Run one gate to its end or limit; its output goes to its log, and to ours when it is live or has failed."""
+    say(f"{gate.name} begins")
+    began = time.monotonic()
+    gate.report.unlink(missing_ok=True)
+    with gate.log.open("wb") as log:
+        gate.running = subprocess.Popen(
+            gate.argv,
+            cwd=system.ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if gate.live else log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        alarm = threading.Timer(gate.limit, stop, [gate.running])
+        alarm.start()
+        try:
+            if gate.live:
+                assert gate.running.stdout is not None
+                for line in gate.running.stdout:
+                    log.write(line)
+                    log.flush()
+                    sys.stdout.buffer.write(line)
+                    sys.stdout.buffer.flush()
+            gate.code = gate.running.wait()
+        finally:
+            alarm.cancel()
+    gate.seconds = time.monotonic() - began
+    if gate.counts:
+        count(gate)
+    told = (
+        f"{gate.passed} passed, {gate.failed} failed, {gate.skipped} skipped"
+        if gate.counts
+        else ("clean" if gate.code == 0 else "findings")
+    )
+    if gate.seconds >= gate.limit:
+        told += f", stopped at its limit of {gate.limit:.0f} s"
+    say(f"{gate.name} {'ok' if gate.code == 0 else 'FAILED'} after {gate.seconds:.1f} s: {told}")
+    if gate.code != 0 and not gate.live:
+        with PRINTING:
+            width = min(shutil.get_terminal_size().columns, 100)
+            print(
+                f"{f' {gate.name} ':=^{width}}\n{gate.log.read_text(errors='replace').rstrip()}\n{'=' * width}",
+                flush=True,
+            )
+    return gate
+
+
+def count(gate: Gate) -> None:
+    """Read the numbers of a pytest run; a run that counted nothing has failed, whatever its exit code says."""
+    try:
+        suites = ElementTree.parse(gate.report).getroot().iter("testsuite")
+        for suite in suites:
+            total, failed, errors, skipped = (
+                int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")
+            )
+            gate.failed += failed + errors
+            gate.skipped += skipped
+            gate.passed += total - failed - errors - skipped
+    except (OSError, ElementTree.ParseError):
+        pass
+    if gate.code == 0 and gate.passed == 0:
+        say(f"{gate.name} ran no test")
+        gate.code = 5
+
+
+def main(argv: list[str]) -> int:
+    known = gates()
+    unknown = set(argv) - {gate.name for gate in known}
+    if unknown:
+        print(f"no gate {', '.join(sorted(unknown))}: choose from {', '.join(gate.name for gate in known)}")
+        return 2
+    chosen = [gate for gate in known if not argv or gate.name in argv]
+    (system.cache() / "logs").mkdir(exist_ok=True)
+    try:
+        # the lab's build has a lane of its own: it is long, and niced so that the others are not held up
+        with ThreadPoolExecutor(1) as lab_lane, ThreadPoolExecutor(2) as lanes:
+            pending = [
+                (lab_lane if gate.name == "lab" else lanes).submit(run, gate)
+                for gate in chosen
+                if gate.name != "integration"
+            ]
+            for future in pending:
+                future.result()
+        for gate in chosen:
+            if gate.name == "integration":
+                run(gate)
+    except KeyboardInterrupt:
+        for gate in chosen:
+            if gate.running and gate.running.poll() is None:
+                stop(gate.running)
+        raise
+    print()
+    for gate in chosen:
+        numbers = f"  {gate.passed} passed, {gate.failed} failed, {gate.skipped} skipped" if gate.counts else ""
+        print(f"{'ok    ' if gate.code == 0 else 'FAILED'}  {gate.name:14} {gate.seconds:7.1f} s{numbers}")
+    bad = [gate for gate in chosen if gate.code != 0]
+    print(f"all gates took {time.monotonic() - STARTED:.0f} s; whole outputs: {system.cache()}/logs/gate-*.log")
+    # the closing line that CI reads: a gate that failed without a failed test counts as one
+    failed = sum(gate.failed or 1 for gate in bad)
+    print(
+        f"{sum(gate.passed for gate in chosen)} passed, {failed} failed, {sum(gate.skipped for gate in chosen)} skipped",
+        flush=True,
+    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
