@@ -67,6 +67,13 @@ options:
       - Only tell of the fault. No server is restarted or moved, and the Eviction ends as V(Notified).
     type: bool
     default: false
+  notify_only:
+    description:
+      - The Eviction only tells of a fault of O(instances), and nothing is moved for it. It ends with the reason
+        C(Notified).
+      - One that is in work for another fault is left as it is; a later one without this takes its place.
+    type: bool
+    default: false
   state:
     description:
       - V(present) asks for the Eviction, V(absent) removes it. What Nova has begun goes on.

@@ -13,6 +13,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     format_time,
     get_condition,
     is_finished,
+    is_notify_only,
     is_uuid,
     parse_time,
     shown,
@@ -38,6 +39,7 @@ class Wanted:
 
     :ivar instances: server UUIDs; empty means all of the host.
     :ivar occurred_at: when the fault was seen (RFC 3339, UTC, microseconds), or None.
+    :ivar notify_only: it only tells of a fault; nothing is to be moved.
     """
 
     name: str
@@ -94,6 +96,8 @@ def wanted_from(params: dict) -> Wanted:
         raise ArgumentError(
             f"cause {cause} is about the whole host {hypervisor}: leave instances empty, or choose another cause"
         )
+    if params.get("notify_only") and not instances:
+        raise ArgumentError("notify_only is about servers: name them in instances")
     occurred_at = params.get("occurred_at") or None
     return Wanted(
         name=_name(params.get("name") or None, hypervisor, instances),
@@ -175,6 +179,12 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
             f"Eviction {wanted.name} is there already and is about {_about(there, spec)}, not about"
             f" {_about(wanted.instances, {'hypervisor': wanted.hypervisor})}: wait for its end and remove it, or use another name"
         )
+    seen = spec.get("occurredAt")
+    if is_notify_only(existing) and not wanted.notify_only:
+        # Of one server's faults a later one is another one: a dead QEMU has no I/O errors.
+        if wanted.occurred_at is None or seen is None or parse_time(wanted.occurred_at) > parse_time(seen):
+            return Decision(REPLACE, f"Eviction {wanted.name} only told of a fault; one that asks for more takes its place")
+        return Decision(KEEP, f"Eviction {wanted.name} tells of a later fault than that of {wanted.occurred_at}")
     if is_finished(existing):
         return _decide_finished(existing, wanted)
     if wanted.occurred_at is None:
