@@ -100,7 +100,7 @@ def _uris(arguments: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _hypervisors(given: Any, uris: tuple[str, ...]) -> tuple[str | None, ...]:
-    if given is None:
+    if given in (None, ""):
         return (None,) * len(uris)
     if isinstance(given, str):
         if len(uris) > 1:
