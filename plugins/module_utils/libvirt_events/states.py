@@ -27,7 +27,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events.translate i
 Event = dict[str, Any]
 
 # virDomainState
-_PAUSED, _SHUTOFF, _CRASHED = 3, 5, 6
+_RUNNING, _PAUSED, _SHUTOFF, _CRASHED = 1, 3, 5, 6
 # virDomainShutoffReason
 SHUTOFF_REASONS = (
     "UNKNOWN",
@@ -69,13 +69,14 @@ class Fault(NamedTuple):
 class _Domain:
     """What is known of one domain."""
 
-    __slots__ = ("fault", "incoming", "name", "state", "told_by_comparison")
+    __slots__ = ("fault", "has_run", "incoming", "name", "state", "told_by_comparison")
 
     def __init__(self, name: str, state: str, fault: Fault | None = None) -> None:
         self.name = name
         self.state = state
         self.fault = fault
-        self.incoming = False  # arrives by migration and has not run here yet
+        # Arrives by migration and has not run here yet. RESUMED says that it runs; it comes before or after STARTED.
+        self.incoming = self.has_run = False
         # A comparison told its end; libvirt's own event about it may still be under way.
         self.told_by_comparison = False
 
@@ -145,11 +146,11 @@ class Domains:
         if action in _CHANGES:
             self._changed_since_listing.add(uuid)
         if action == "STARTED":
-            domain.incoming = detail == "MIGRATED"
+            domain.incoming = detail == "MIGRATED" and not domain.has_run
             domain.told_by_comparison = False
             self._set(uuid, domain, ACTIVE, None)
         elif action == "RESUMED":
-            domain.incoming = False
+            domain.incoming, domain.has_run = False, True
             self._set(uuid, domain, ACTIVE, None)
         elif action == "CRASHED":
             self._set(uuid, domain, ACTIVE, Fault("lifecycle", action, detail, event["occurred_at"]))
@@ -159,7 +160,7 @@ class Domains:
 
     def _observe_stopped(self, event: Event, domain: _Domain) -> bool:
         uuid, detail = event["uuid"], event["detail"]
-        incoming, domain.incoming = domain.incoming, False
+        incoming, domain.incoming, domain.has_run = domain.incoming, False, False
         if detail in BENIGN_STOPS:
             domain.told_by_comparison = False
             self._set(uuid, domain, STOPPED, None)
@@ -222,6 +223,8 @@ class Domains:
             domain.name = listed.name
         found = _fault_of(listed, domain, known is None, occurred_at)
         state = STOPPED if listed.state == _SHUTOFF else ACTIVE
+        if listed.state == _RUNNING:
+            domain.incoming, domain.has_run = False, True
         if found is None:
             self._set(listed.uuid, domain, state, None)
             return None

@@ -1,0 +1,104 @@
+# A guest of one sector that does what its byte at offset 3 says, once it has run for half a second:
+# 0 nothing, 1 panic (pvpanic port 0x505), 2 reset itself once, 3 power off, 4 arm the i6300esb watchdog and never pet it,
+# 5 write ever new places of its disk, one each timer interrupt (18 a second).
+.intel_syntax noprefix
+.code16
+.global _start
+_start:
+  jmp short begin
+  nop
+mode: .byte 0
+begin:
+  cli
+  xor ax,ax
+  mov ds,ax
+  mov es,ax
+  mov ss,ax
+  mov sp,0x7c00
+  sti
+  mov [drive],dl
+  mov cx,9
+1: hlt
+  loop 1b
+  mov al,[mode]
+  cmp al,1
+  je panic
+  cmp al,2
+  je reset
+  cmp al,3
+  je off
+  cmp al,4
+  je watchdog
+  cmp al,5
+  je write
+idle:
+  hlt
+  jmp idle
+panic:
+  mov dx,0x505
+  mov al,1
+  out dx,al
+  jmp idle
+reset:                              # CMOS survives a reset, so the second boot sees the mark and stays
+  mov al,0x40
+  out 0x70,al
+  in al,0x71
+  cmp al,0x5a
+  je idle
+  mov al,0x40
+  out 0x70,al
+  mov al,0x5a
+  out 0x71,al
+  mov al,0xfe
+  out 0x64,al
+  jmp idle
+off:                                # PIIX4 power management, soft off
+  mov dx,0x604
+  mov ax,0x2000
+  out dx,ax
+  jmp idle
+watchdog:
+  mov ebx,0x80000000
+2: mov eax,ebx
+  mov dx,0xcf8
+  out dx,eax
+  mov dx,0xcfc
+  in eax,dx
+  cmp eax,0x25ab8086
+  je 3f
+  add ebx,0x800
+  cmp ebx,0x80010000
+  jb 2b
+  jmp idle
+3: lea eax,[ebx+0x60]               # 1 MHz clock, act on expiry: 1 s for each of the two stages
+  mov dx,0xcf8
+  out dx,eax
+  mov dx,0xcfc
+  mov ax,0x0004
+  out dx,ax
+  lea eax,[ebx+0x68]               # enable
+  mov dx,0xcf8
+  out dx,eax
+  mov dx,0xcfc
+  mov al,2
+  out dx,al
+  jmp idle
+write:
+  hlt
+  mov ah,0x43
+  mov dl,[drive]
+  xor al,al
+  mov si,offset packet
+  int 0x13
+  add dword ptr [place],128        # a new cluster of a qcow2 each time
+  jmp write
+drive: .byte 0
+.align 4
+packet: .byte 16,0
+  .word 1, 0x8000, 0
+place: .long 128, 0
+.org 446
+  .byte 0x80,0,2,0,0x83,0,32,0
+  .long 1, 2047
+.org 510
+  .word 0xaa55
