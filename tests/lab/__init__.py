@@ -34,6 +34,7 @@ from .hosts import (
     LabError,
     Namespace,
     enter_network,
+    set_network,
     signal_process,
     wait_until,
 )
@@ -279,12 +280,17 @@ class Lab:
         """One process at a time starts or stops a seed."""
         LAB_ROOT.mkdir(parents=True, exist_ok=True)
         path = LAB_ROOT / f".lock-{self.seed}"
+        # A holder that was killed may for an instant leave a child that has not yet executed its program.
+        patience = time.monotonic() + 1
         while True:
             lock = open(path, "w", encoding="utf-8")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.close()
+                if time.monotonic() < patience:
+                    time.sleep(0.05)
+                    continue
                 raise LabError(f"lab {self.seed} is just being started or stopped by somebody else: wait") from None
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == os.fstat(lock.fileno()).st_ino:
@@ -309,6 +315,11 @@ class Lab:
         Call it before threads are started: a thread that runs already stays outside.
         """
         enter_network(self.control._require_running())
+
+    @staticmethod
+    def leave(descriptor: int) -> None:
+        """Undo :meth:`enter`. ``descriptor``: /proc/self/ns/net, opened before it was called."""
+        set_network(descriptor)
 
     # -- faults -------------------------------------------------------------------------------------------------------
 

@@ -91,18 +91,23 @@ def signal_process(pid: int, number: int) -> bool:
     return True
 
 
+def set_network(descriptor: int) -> None:
+    """Move the calling thread into the network namespace of an open ``/proc/PID/ns/net``."""
+    if hasattr(os, "setns"):  # Python 3.12
+        os.setns(descriptor, 0)
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def enter_network(pid: int) -> None:
-    """Move this process (its calling thread) into the network namespace of ``pid``."""
+    """Move the calling thread into the network namespace of ``pid``."""
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
-        if hasattr(os, "setns"):  # Python 3.12
-            os.setns(descriptor, 0)
-        else:
-            import ctypes
-
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(descriptor, 0):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        set_network(descriptor)
     finally:
         os.close(descriptor)
 
@@ -201,7 +206,7 @@ class Namespace:
             subprocess.run(
                 [
                     *("setsid", "--fork", "sh", "-c"),
-                    f'set -e; {join}echo $$ >"$0.new"; mv "$0.new" "$0"; exec "$@"',
+                    f'set -e; {join}echo $$ >"$0"; exec "$@"',
                     *(str(unshare_pid), *unshare),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -211,22 +216,24 @@ class Namespace:
                 cwd="/",
                 check=True,
             )
-        outer = int(wait_until(lambda: unshare_pid.exists() and unshare_pid.read_text(), timeout, "unshare starts"))
 
-        def first_child() -> int | None:
+        def unshare_started() -> int | None:
+            text = self._stat(unshare_pid)
+            return int(text) if text else None
+
+        outer = int(wait_until(unshare_started, timeout, f"unshare of {self.name} starts"))
+        own = os.readlink("/proc/self/ns/pid")
+
+        def first_process() -> int | None:
             if process_start(outer) is None:
                 raise LabError(f"{self.name} does not start: {self._init_log()}")
-            with contextlib.suppress(FileNotFoundError):
-                return int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0:1][0])
+            with contextlib.suppress(OSError):
+                for child in map(int, Path(f"/proc/{outer}/task/{outer}/children").read_text().split()):
+                    if os.readlink(f"/proc/{child}/ns/pid") != own:
+                        return child
             return None
 
-        def child() -> int | None:
-            try:
-                return first_child()
-            except IndexError:
-                return None
-
-        pid = int(wait_until(child, timeout, f"PID 1 of {self.name}"))
+        pid = int(wait_until(first_process, timeout, f"PID 1 of {self.name}"))
         start = process_start(pid)
         if start is None:
             raise LabError(f"{self.name} does not start: {self._init_log()}")

@@ -1,0 +1,86 @@
+"""The lab for integration tests: one for the whole run, and the run is inside its network.
+
+``C5C3_LAB_SEED`` (0) tells labs apart, ``C5C3_LAB_HOSTS`` (3) says how many hypervisors. With ``C5C3_LAB_REUSE=1`` a
+lab of that seed that is up already is used, and the lab is left up at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import PARTS, Lab, LabError
+from tests.lab.kubernetes import Kubernetes
+
+SEED = int(os.environ.get("C5C3_LAB_SEED", "0"))
+HOSTS = int(os.environ.get("C5C3_LAB_HOSTS", "3"))
+REUSE = os.environ.get("C5C3_LAB_REUSE") == "1"
+
+
+def _wanted_parts(session: pytest.Session) -> tuple[str, ...]:
+    """A process can be inside one lab only: with everything as soon as one test asks for that."""
+    everything = any("lab" in getattr(item, "fixturenames", ()) for item in session.items)
+    return PARTS if everything else ("kubernetes",)
+
+
+def _running(parts: tuple[str, ...]) -> Lab | None:
+    if not REUSE:
+        return None
+    try:
+        lab = Lab.attach(SEED)
+    except LabError:
+        return None
+    missing = set(parts) - set(lab.parts)
+    if missing or not lab.is_up():
+        pytest.exit(f"lab {SEED} is up without {', '.join(missing) or 'being ready'}: tests/lab/lab down --seed {SEED}")
+    return lab
+
+
+@pytest.fixture(scope="session")
+def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    parts = _wanted_parts(request.session)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    start = time.monotonic()
+
+    def progress(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\nlab {SEED} {time.monotonic() - start:6.1f} s  {text}", end="", flush=True)
+
+    lab = _running(parts)
+    started = lab is None
+    if lab is None:
+        lab = Lab(seed=SEED, hosts=HOSTS, parts=parts)
+        times = lab.up(progress)
+        progress("up: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items()) + "\n")
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+    lab.enter()
+    try:
+        yield lab
+    finally:
+        # The run leaves the network before it ends it.
+        Lab.leave(outside)
+        os.close(outside)
+        if started and not REUSE:
+            lab.down()
+
+
+@pytest.fixture(scope="session")
+def lab_kubernetes(_lab: Lab) -> Kubernetes:
+    """The lab's Kubernetes (``.kubeconfig``, ``.kubectl()``, ``.lab``)."""
+    return _lab.kubernetes
+
+
+@pytest.fixture(scope="session")
+def lab(_lab: Lab) -> Lab:
+    """The lab with every part."""
+    return _lab
+
+
+@pytest.fixture(scope="session")
+def lab_logs(_lab: Lab) -> Path:
+    """The folder with the lab's logs (``*/log/*.log``)."""
+    return _lab.directory
