@@ -95,7 +95,7 @@ class Engine:
                 jobs.append(keeper.run)
             tasks = [asyncio.create_task(self._for_ever(job)) for job in jobs]
             try:
-                await asyncio.gather(*tasks)
+                await asyncio.wait(tasks)  # not gather: it would cancel them too, and twice cuts the Lease's return
             finally:
                 for task in tasks:
                     task.cancel()
