@@ -7,6 +7,7 @@ There is no ``runsvdir``: it looks for new services only every 5 s.
 Everything a namespace needs lies in its folder::
 
     init.sh init.log   what PID 1's child runs, and what it printed
+    setup              the setup lines
     pid                "PID STARTTIME" of PID 1, seen from outside
     cgroups            its cgroup folders, one a line
     service/NAME/run   runit services; they outlive a power cycle
@@ -196,6 +197,12 @@ class Namespace:
         for service in self.services():
             shutil.rmtree(self._service(service) / "supervise", ignore_errors=True)
         self._write_hosts_file()
+        # Whoever attached to a running lab has no setup lines: those of the first start hold.
+        setup = self.directory / "setup"
+        if self.setup:
+            setup.write_text("\n".join(self.setup) + "\n")
+        elif setup.exists():
+            self.setup = setup.read_text().splitlines()
         script = self.directory / "init.sh"
         script.write_text(self._init_script())
         cgroups = self._make_cgroups()
