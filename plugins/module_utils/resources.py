@@ -16,9 +16,6 @@ DEFAULT_GROUP = "hypervisor.c5c3.io"
 AGENT_MANAGER = "c5c3-ha-agent"
 OPERATOR_MANAGER = "c5c3-ha-operator"
 
-# Annotation <group>/notify-only: "true" of an Eviction that only tells of a fault.
-NOTIFY_ONLY = "notify-only"
-
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _LABEL_RE = re.compile(_LABEL)
 # Labels inside a subdomain name have no limit of their own in Kubernetes, only the whole has (253).
@@ -155,9 +152,7 @@ def migrations(group: str = DEFAULT_GROUP) -> Resource:
 
 def is_notify_only(eviction: dict | None) -> bool:
     """Tell whether an Eviction only tells of a fault, and nothing is to be moved for it."""
-    metadata = (eviction or {}).get("metadata") or {}
-    group = ((eviction or {}).get("apiVersion") or "").partition("/")[0]
-    return (metadata.get("annotations") or {}).get(f"{group}/{NOTIFY_ONLY}") == "true"
+    return ((eviction or {}).get("spec") or {}).get("notifyOnly") is True
 
 
 # --- timestamps -------------------------------------------------------------------------------------------------

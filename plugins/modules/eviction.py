@@ -64,11 +64,6 @@ options:
     type: str
   notify_only:
     description:
-      - Only tell of the fault. No server is restarted or moved, and the Eviction ends as V(Notified).
-    type: bool
-    default: false
-  notify_only:
-    description:
       - The Eviction only tells of a fault of O(instances), and nothing is moved for it. It ends with the reason
         C(Notified).
       - One that is in work for another fault is left as it is; a later one without this takes its place.

@@ -69,7 +69,7 @@ class Decision:
     """What to do, and why in words.
 
     :ivar action: CREATE; UPDATE (patch spec.occurredAt); REPLACE (delete, then create); KEEP (nothing to do);
-        WAIT (it is being deleted: read again).
+        WAIT (something must end first: read again).
     """
 
     action: str
@@ -165,6 +165,9 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
     the fault that was answered, never the time of the Eviction's end: a server may die in the instant between its
     restart and that end. Beginning anew for nothing is harmless, since a running server is never restarted.
 
+    An Eviction that only tells of a fault (notify_only) gives way to a later one that asks for more, and never disturbs
+    one that is in work.
+
     :param existing: the Eviction of that name, or None.
     :raises ArgumentError: the one there is about other servers.
     """
@@ -187,14 +190,13 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
         return Decision(KEEP, f"Eviction {wanted.name} tells of a later fault than that of {wanted.occurred_at}")
     if is_finished(existing):
         return _decide_finished(existing, wanted)
-    if wanted.occurred_at is None:
+    if wanted.occurred_at is None or (wanted.notify_only and not is_notify_only(existing)):
         return Decision(KEEP, f"Eviction {wanted.name} is in work already")
+    if seen is not None and parse_time(wanted.occurred_at) <= parse_time(seen):
+        return Decision(KEEP, f"Eviction {wanted.name} is in work already and knows the fault of {wanted.occurred_at}")
     if spec.get("hypervisor") != wanted.hypervisor:
         # The server came here from there; that Eviction ends as soon as the operator sees it.
         return Decision(WAIT, f"Eviction {wanted.name} is still in work for {shown(spec.get('hypervisor'))}")
-    seen = spec.get("occurredAt")
-    if seen is not None and parse_time(wanted.occurred_at) <= parse_time(seen):
-        return Decision(KEEP, f"Eviction {wanted.name} is in work already and knows the fault of {wanted.occurred_at}")
     return Decision(UPDATE, f"Eviction {wanted.name} is in work; it is told of the fault of {wanted.occurred_at}")
 
 

@@ -99,7 +99,7 @@ def changes(existing: Any, wanted: dict) -> dict:
     for key, value in wanted.items():
         if isinstance(value, dict):
             inner = changes(current.get(key), value)
-            if inner or key not in current:
+            if inner or not isinstance(current.get(key), dict):
                 patch[key] = inner
         elif value is None:
             if key in current:

@@ -12,7 +12,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.args import KUBERNETES_ARG
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_rules as rules
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, HaError, Invalid, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import AGENT_MANAGER, NOTIFY_ONLY, Resource, evictions
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import AGENT_MANAGER, Resource, evictions
 
 ARGUMENTS = {
     "argument_spec": {
@@ -23,7 +23,6 @@ ARGUMENTS = {
         "cause": {"type": "str", "choices": list(rules.CAUSES)},
         "reason": {"type": "str"},
         "occurred_at": {"type": "str"},
-        "notify_only": {"type": "bool", "default": False},
         "notify_only": {"type": "bool", "default": False},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     },
@@ -79,7 +78,7 @@ def _present(client: Client, resource: Resource, wanted: rules.Wanted, check_mod
                 _delete(client, resource, existing, check_mode)
                 if check_mode:
                     # A dry run cannot create what a dry run only pretended to delete.
-                    new = _body(resource, wanted)
+                    new = resource.body(wanted.name, spec=wanted.spec())
                 else:
                     new = _create(client, resource, wanted, False)
                 return _result(True, "replaced", existing, new, decision.message)
@@ -87,17 +86,12 @@ def _present(client: Client, resource: Resource, wanted: rules.Wanted, check_mod
         except (Conflict, NotFound) as error:
             if isinstance(error, NotFound) and decision.action == rules.CREATE:
                 raise
+    if decision.action == rules.WAIT:
+        raise HaError(f"{decision.message}: run this again")
     raise HaError(
         f"Eviction {wanted.name} was changed by others {TURNS} times between reading and writing it:"
         " find out who writes it (kubectl get --show-managed-fields) and run this again"
     )
-
-
-def _body(resource: Resource, wanted: rules.Wanted) -> dict:
-    body = resource.body(wanted.name, spec=wanted.spec())
-    if wanted.notify_only:
-        body["metadata"]["annotations"] = {f"{resource.group}/{NOTIFY_ONLY}": "true"}
-    return body
 
 
 def _create(client: Client, resource: Resource, wanted: rules.Wanted, dry_run: bool) -> dict:
@@ -108,7 +102,9 @@ def _create(client: Client, resource: Resource, wanted: rules.Wanted, dry_run: b
     )
     try:
         # Strict: the API server would drop an unknown spec.instances without a word.
-        new = client.create(resource, _body(resource, wanted), dry_run=dry_run, strict=bool(wanted.instances))
+        new = client.create(
+            resource, resource.body(wanted.name, spec=wanted.spec()), dry_run=dry_run, strict=bool(wanted.instances)
+        )
     except Invalid as error:
         if wanted.instances and 'unknown field "spec.instances"' in str(error):
             raise refusal from None
