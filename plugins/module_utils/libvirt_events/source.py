@@ -40,6 +40,7 @@ async def run(queue: Any, options: Options) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # libvirtaio's timers of the closed connections end
         source.save_now()
 
 

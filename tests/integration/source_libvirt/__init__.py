@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.hosts import LAB_ROOT, Host, Namespace, signal_process, wait_until
+from tests.setup.collection import linked_tree
+
+if not any((Path(entry) / "ansible_collections/c5c3/ha/galaxy.yml").exists() for entry in sys.path):
+    sys.path.insert(0, str(linked_tree()))
 
 SEED = 3
 GUEST = Path(__file__).with_name("guest.S")

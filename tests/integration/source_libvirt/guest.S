@@ -89,13 +89,14 @@ write:
   mov dl,[drive]
   xor al,al
   mov si,offset packet
+  mov word ptr [count],1           # after an error the BIOS has put 0 there
   int 0x13
   add dword ptr [place],128        # a new cluster of a qcow2 each time
   jmp write
 drive: .byte 0
 .align 4
 packet: .byte 16,0
-  .word 1, 0x8000, 0
+count: .word 1, 0x8000, 0
 place: .long 128, 0
 .org 446
   .byte 0x80,0,2,0,0x83,0,32,0
