@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from pathlib import Path
 
+import jsonschema
 import pytest
 from kmock import KubernetesError
 
@@ -22,6 +24,9 @@ from ansible_collections.c5c3.ha.plugins.module_utils.watching.session import re
 
 pytestmark = pytest.mark.timeout(20)
 
+SCHEMA = json.loads(
+    (Path(__file__).resolve().parents[2] / "extensions/eda/schemas/custom_resource_event.schema.json").read_text()
+)
 PATH = "/apis/hypervisor.c5c3.io/v1/evictions"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 # kmock sends the headers with the first byte; an API server sends them at once.
@@ -126,7 +131,7 @@ class Daemon:
     async def next(self, seconds=5.0):
         assert not self.task.done(), self.task
         event = await asyncio.wait_for(self.queue.get(), seconds)
-        json.dumps(event)
+        jsonschema.validate(json.loads(json.dumps(event)), SCHEMA)
         return event
 
     async def told(self, count, seconds=5.0):

@@ -46,6 +46,7 @@ class LeaseKeeper:
         self._gained = gained
         self._lost = lost
         self._leading = False
+        self._interrupted = False  # not renewed in time, and nobody else seen yet
         self._read_first = True
         self._path = LEASES.path(namespace=options.namespace)
         self._label = f"Lease {options.namespace}/{options.name}"
@@ -84,6 +85,10 @@ class LeaseKeeper:
                 f"held by {self._election.holder()}" if taken else "could not be renewed in time",
             )
             self._lost(taken)
+            self._interrupted = not taken
+        elif self._interrupted and self._election.holder() not in ("", self._election.identity):
+            self._interrupted = False
+            self._lost(True)
         wake = self._election.next_attempt(now)
         if failed and self._leading:
             # A renewal that failed at once leaves time for a few more.
@@ -120,7 +125,7 @@ class LeaseKeeper:
                 self._read_first = True  # somebody was quicker
                 continue
             if not self._leading and self._election.held(self._clock()):
-                self._leading = True
+                self._leading, self._interrupted = True, False
                 logger.warning("%s: held by us (%s); events are told", self._label, self._election.identity)
                 self._gained(same)
             return

@@ -204,7 +204,10 @@ async def main(queue: asyncio.Queue, args: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # PYTHONPATH=... python custom_resources.py '{"kubeconfig": "..."}' prints events until Ctrl-C.
     import json
+    import logging
     import sys
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     class _Printer:
         async def put(self, event: dict) -> None:
