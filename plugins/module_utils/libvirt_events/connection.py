@@ -215,7 +215,7 @@ class Connection:
         if skipped and not self._skipped_told:
             self._skipped_told = True
             log.warning("%s: this libvirt lacks events, they are never told: %s", self.uri, ", ".join(skipped))
-        await self._compare(link)
+        await self._compare(link, connected=True)
         if lost.done():
             return
         self._link = link
@@ -276,10 +276,11 @@ class Connection:
 
     # -- levels
 
-    async def _compare(self, link: _Link) -> None:
+    async def _compare(self, link: _Link, connected: bool = False) -> None:
         self.domains.begin_listing()
+        asked = timestamp(time.time())
         listing = await link.ask(_list)
-        events, notes = self.domains.compare(listing, timestamp(time.time()))
+        events, notes = self.domains.compare(listing, asked, connected=connected)
         for note in notes:
             log.warning("%s: %s", self.uri, note)
         for event in events:

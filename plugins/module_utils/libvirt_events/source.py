@@ -78,7 +78,7 @@ class _Source:
 
     # -- state file
 
-    def _remembered(self) -> dict[str, dict[str, Any]]:
+    def _remembered(self) -> dict[str, dict[str, str]]:
         if not self._path:
             return {}
         try:
@@ -91,7 +91,7 @@ class _Source:
             )
             return {}
 
-    def _snapshot(self) -> dict[str, dict[str, Any]] | None:
+    def _snapshot(self) -> dict[str, dict[str, str]] | None:
         """What to write, or None when nothing changed since the last time."""
         if not any(connection.domains.dirty for connection in self.connections):
             return None
@@ -99,7 +99,7 @@ class _Source:
             connection.domains.dirty = False
         return {connection.uri: connection.domains.memory() for connection in self.connections}
 
-    def _write(self, snapshot: dict[str, dict[str, Any]]) -> None:
+    def _write(self, snapshot: dict[str, dict[str, str]]) -> None:
         try:
             state_file.write(self._path, snapshot)
         except OSError as error:

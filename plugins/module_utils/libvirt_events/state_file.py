@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from typing import Any
 
 _VERSION = 1
 
 
-def read(path: str) -> dict[str, dict[str, Any]]:
+def read(path: str) -> dict[str, dict[str, str]]:
     """What :func:`write` stored: URI to memory of its domains. Empty when there is no file.
 
     :raises ValueError: the file is not one of ours, or damaged.
@@ -32,13 +31,12 @@ def read(path: str) -> dict[str, dict[str, Any]]:
         if not isinstance(domains, dict):
             raise ValueError("a connection in it has no mapping of domains")
         for state in domains.values():
-            is_fault = isinstance(state, list) and len(state) == 4 and all(isinstance(part, str) for part in state)
-            if state not in ("active", "stopped") and not is_fault:
+            if state not in ("active", "stopped", "failed"):
                 raise ValueError(f"a domain in it has the unknown state {state!r}")
     return connections
 
 
-def write(path: str, connections: dict[str, dict[str, Any]]) -> None:
+def write(path: str, connections: dict[str, dict[str, str]]) -> None:
     """Replace the file in one step, readable by its owner only.
 
     :raises OSError: it cannot be written.

@@ -8,12 +8,13 @@ A libvirt event is told once, to those who are connected. What happened while no
 at every connect, and again with every heartbeat: edges for speed, levels for truth. One row per domain:
 
 - believed active, found shut off for no benign reason: it died meanwhile. Told once, as lifecycle STOPPED.
-- a death that was told before by this process: not told again. By an earlier process: told once more with the time of the
-  first telling, because that process may have been killed before anybody acted; who acted already sees that it is older.
+- a death that was told, and the domain is still dead: not told again while the connection lasts. Told again, with the time
+  at which it was seen dead, at every new connection: it may have been restarted and have died again while nobody looked,
+  and the one who should have acted may have been killed. Who acted before sees by the time whether it is news.
 - shut off with reason UNKNOWN (libvirtd lost its memory: it restarted, or the host did): a death if it was believed active
   or is new here and persistent; not if it was seen stopped before.
 - gone altogether: Nova undefines on purpose what it deletes and what it has migrated away. Noted, never told as a death.
-- paused by an I/O error, by a watchdog, by a crash: told as that row.
+- paused by an I/O error, by a watchdog, by a crash: told as that row, by the same rules.
 
 Wrong in doubt on the side of telling: a domain told in vain costs a question to Nova, one not told costs a VM.
 """
@@ -43,7 +44,8 @@ SHUTOFF_REASONS = (
 # virDomainPausedReason
 _PAUSED_IOERROR, _PAUSED_WATCHDOG, _PAUSED_CRASHED = 5, 6, 10
 
-ACTIVE, STOPPED = "active", "stopped"
+# FAILED is stopped as well, but not on purpose. These words stand in the state file.
+ACTIVE, STOPPED, FAILED = "active", "stopped", "failed"
 _CHANGES = frozenset(("STARTED", "STOPPED", "SUSPENDED", "RESUMED", "CRASHED"))
 
 
@@ -58,12 +60,11 @@ class Listed(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with a domain since when: enough to tell it again."""
+    """What is wrong with a domain."""
 
     event: str
     action: str
     detail: str  # empty where the event has none
-    occurred_at: str
 
 
 class _Domain:
@@ -87,23 +88,16 @@ class Domains:
     :param remembered: what :meth:`memory` gave an earlier process; None when there is no such memory.
     """
 
-    def __init__(self, remembered: dict[str, Any] | None = None) -> None:
-        self._domains: dict[str, _Domain] = {}
-        self._compared = False
+    def __init__(self, remembered: dict[str, str] | None = None) -> None:
+        self._domains = {uuid: _Domain("", state) for uuid, state in (remembered or {}).items()}
         self._changed_since_listing: set[str] = set()
         self.dirty = False
-        for uuid, what in (remembered or {}).items():
-            if isinstance(what, list):
-                fault = Fault(*what)
-                self._domains[uuid] = _Domain("", STOPPED if fault.action == "STOPPED" else ACTIVE, fault)
-            else:
-                self._domains[uuid] = _Domain("", what)
 
     # -- what is known
 
-    def memory(self) -> dict[str, Any]:
-        """State of every domain as plain data: ``active``, ``stopped``, or the four fields of its fault. UUIDs only."""
-        return {uuid: list(domain.fault) if domain.fault else domain.state for uuid, domain in self._domains.items()}
+    def memory(self) -> dict[str, str]:
+        """State of every domain by UUID: ``active``, ``stopped``, or ``failed`` when it stopped by dying."""
+        return {uuid: domain.state for uuid, domain in self._domains.items()}
 
     def instances(self) -> list[dict[str, Any]]:
         """``id``, ``name`` and ``active`` of every domain, by name."""
@@ -126,16 +120,16 @@ class Domains:
             return self._observe_lifecycle(event, domain)
         if domain is not None and event.get("action") == "PAUSE":
             if kind == "io_error":
-                self._set(uuid, domain, ACTIVE, Fault("io_error", "PAUSE", "", event["occurred_at"]))
+                self._set(uuid, domain, ACTIVE, Fault("io_error", "PAUSE", ""))
             elif kind == "watchdog":
-                self._set(uuid, domain, ACTIVE, Fault("watchdog", "PAUSE", "", event["occurred_at"]))
+                self._set(uuid, domain, ACTIVE, Fault("watchdog", "PAUSE", ""))
         return True
 
     def _observe_lifecycle(self, event: Event, domain: _Domain | None) -> bool:
         uuid, action, detail = event["uuid"], event["action"], event["detail"]
         if action == "UNDEFINED":
             # A running domain that is undefined lives on as a transient one, until it stops.
-            if domain is not None and domain.state == STOPPED:
+            if domain is not None and domain.state != ACTIVE:
                 del self._domains[uuid]
                 self.dirty = True
             return True
@@ -153,7 +147,7 @@ class Domains:
             domain.incoming, domain.has_run = False, True
             self._set(uuid, domain, ACTIVE, None)
         elif action == "CRASHED":
-            self._set(uuid, domain, ACTIVE, Fault("lifecycle", action, detail, event["occurred_at"]))
+            self._set(uuid, domain, ACTIVE, Fault("lifecycle", action, detail))
         elif action == "STOPPED":
             return self._observe_stopped(event, domain)
         return True
@@ -169,17 +163,18 @@ class Domains:
             # A failed incoming migration: the guest never ran here and goes on at its source. Remembered as told, so that
             # the next comparison does not take the reason FAILED for a death.
             event["incoming"] = True
-            self._set(uuid, domain, STOPPED, Fault("lifecycle", "STOPPED", detail, event["occurred_at"]))
+            self._set(uuid, domain, FAILED, Fault("lifecycle", "STOPPED", detail))
             return True
         if domain.told_by_comparison:
             domain.told_by_comparison = False
             return False
-        self._set(uuid, domain, STOPPED, Fault("lifecycle", "STOPPED", detail, event["occurred_at"]))
+        self._set(uuid, domain, FAILED, Fault("lifecycle", "STOPPED", detail))
         return True
 
     def _set(self, uuid: str, domain: _Domain, state: str, fault: Fault | None) -> None:
-        if (domain.state, domain.fault) != (state, fault):
-            domain.state, domain.fault = state, fault
+        domain.fault = fault
+        if domain.state != state:
+            domain.state = state
             self.dirty = True
 
     # -- levels
@@ -188,13 +183,15 @@ class Domains:
         """Call before libvirt is asked: a domain that changes from here on is newer than the answer."""
         self._changed_since_listing.clear()
 
-    def compare(self, listing: Iterable[Listed], occurred_at: str) -> tuple[list[Event], list[str]]:
+    def compare(
+        self, listing: Iterable[Listed], occurred_at: str, *, connected: bool = False
+    ) -> tuple[list[Event], list[str]]:
         """Learn from libvirt's answer about all domains.
 
-        :param occurred_at: the time for what is found now.
+        :param occurred_at: when libvirt was asked, the time of what is found.
+        :param connected: the connection is new: events may have been missed.
         :returns: synthetic events to tell, and sentences for the log.
         """
-        first, self._compared = not self._compared, True
         events: list[Event] = []
         notes: list[str] = []
         gone = set(self._domains)
@@ -202,73 +199,71 @@ class Domains:
             gone.discard(listed.uuid)
             if listed.uuid in self._changed_since_listing:
                 continue
-            event = self._compare_one(listed, occurred_at, first)
-            if event is not None:
-                events.append(event)
+            fault = self._compare_one(listed, connected)
+            if fault is not None:
+                events.append(_synthetic(listed, fault, occurred_at))
         for uuid in sorted(gone - self._changed_since_listing):
             domain = self._domains.pop(uuid)
             self.dirty = True
-            if domain.state == ACTIVE or (domain.fault and first):
+            if domain.state == ACTIVE or (connected and domain.state == FAILED):
                 notes.append(
-                    f"domain {uuid} {domain.name or ''} was last seen {domain.state} and is gone, undefined or migrated"
-                    " away while nobody was connected: not told as a death"
+                    f"domain {uuid} {domain.name} was last seen {domain.state} and is gone, undefined or migrated away"
+                    " while nobody was connected: not told as a death"
                 )
         return events, notes
 
-    def _compare_one(self, listed: Listed, occurred_at: str, first: bool) -> Event | None:
+    def _compare_one(self, listed: Listed, connected: bool) -> Fault | None:
+        """What is to be told about the domain."""
         known = self._domains.get(listed.uuid)
         domain = known or _Domain(listed.name, "")
         self._domains[listed.uuid] = domain
-        if domain.name != listed.name:
-            domain.name = listed.name
-        found = _fault_of(listed, domain, known is None, occurred_at)
-        state = STOPPED if listed.state == _SHUTOFF else ACTIVE
+        domain.name = listed.name
+        found = _fault_of(listed, domain, known is None)
         if listed.state == _RUNNING:
             domain.incoming, domain.has_run = False, True
-        if found is None:
-            self._set(listed.uuid, domain, state, None)
-            return None
         before = domain.fault
-        if before and (before.event, before.action) == (found.event, found.action):
-            self._set(listed.uuid, domain, state, before)
-            return _synthetic(listed, before) if first else None
+        if listed.state != _SHUTOFF:
+            state = ACTIVE
+        else:
+            state = FAILED if found else STOPPED
         self._set(listed.uuid, domain, state, found)
+        if found is None or (not connected and before and before[:2] == found[:2]):
+            return None
         domain.told_by_comparison = found.action == "STOPPED"
-        return _synthetic(listed, found)
+        return found
 
 
-def _fault_of(listed: Listed, domain: _Domain, is_new: bool, occurred_at: str) -> Fault | None:
+def _fault_of(listed: Listed, domain: _Domain, is_new: bool) -> Fault | None:
     """What libvirt's answer says is wrong with the domain."""
     if listed.state == _PAUSED:
         if listed.reason == _PAUSED_IOERROR:
-            return Fault("io_error", "PAUSE", "", occurred_at)
+            return Fault("io_error", "PAUSE", "")
         if listed.reason == _PAUSED_WATCHDOG:
-            return Fault("watchdog", "PAUSE", "", occurred_at)
+            return Fault("watchdog", "PAUSE", "")
         if listed.reason == _PAUSED_CRASHED:
-            return Fault("lifecycle", "CRASHED", "PANICKED", occurred_at)
+            return Fault("lifecycle", "CRASHED", "PANICKED")
         return None
     if listed.state == _CRASHED:
-        return Fault("lifecycle", "CRASHED", "PANICKED", occurred_at)
+        return Fault("lifecycle", "CRASHED", "PANICKED")
     if listed.state != _SHUTOFF:
         return None
     reason = SHUTOFF_REASONS[listed.reason] if 0 <= listed.reason < len(SHUTOFF_REASONS) else "UNKNOWN"
     if reason in BENIGN_STOPS:
         return None
     if reason == "UNKNOWN":
-        seen_stopped = domain.state == STOPPED and domain.fault is None
-        if seen_stopped or (is_new and not listed.persistent):
+        if domain.state == STOPPED or (is_new and not listed.persistent):
             return None
     # DAEMON: libvirtd gave the domain up when it reconnected to its QEMU
-    return Fault("lifecycle", "STOPPED", "FAILED" if reason == "DAEMON" else reason, occurred_at)
+    return Fault("lifecycle", "STOPPED", "FAILED" if reason == "DAEMON" else reason)
 
 
-def _synthetic(listed: Listed, fault: Fault) -> Event:
+def _synthetic(listed: Listed, fault: Fault, occurred_at: str) -> Event:
     """The event that tells a fault which no callback told."""
     event = {
         "event": fault.event,
         "uuid": listed.uuid,
         "domain": listed.name,
-        "occurred_at": fault.occurred_at,
+        "occurred_at": occurred_at,
         "synthetic": True,
         "count": 1,
         "action": fault.action,
