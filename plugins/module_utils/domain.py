@@ -229,7 +229,7 @@ class Restart:
         after = before
         if self.check_mode:
             if plan.actions:
-                after = {"state": "RUNNING", "reason": "BOOTED" if rules.CREATE in plan.actions else reason, "id": None}
+                after = rules.expected(plan.actions, before)
         else:
             for action in plan.actions:
                 self._act(domain, action)

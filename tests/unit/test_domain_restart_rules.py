@@ -127,6 +127,13 @@ def test_states_are_numbered_as_libvirt_does():
     assert libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED == rules.REASONS["SHUTOFF"].index("MIGRATED")
 
 
+def test_what_check_mode_expects():
+    before = {"state": "PAUSED", "reason": "USER", "id": 3}
+    assert rules.expected((), before) == before
+    assert rules.expected(("reset", "resume"), before) == {"state": "RUNNING", "reason": "UNPAUSED", "id": 3}
+    assert rules.expected(("destroy", "create"), before)["id"] is None
+
+
 @pytest.mark.parametrize(
     ("actions", "events", "state", "old", "new", "done"),
     [

@@ -142,6 +142,16 @@ def _leave(method: str, at: str, why: str) -> Plan:
     raise ArgumentError(f"{at}, and method {method} is refused: {why}")
 
 
+def expected(actions: Iterable[str], before: dict) -> dict:
+    """Return the state that the actions lead to, for check mode; `before` and the result have state, reason and id."""
+    actions = tuple(actions)
+    if CREATE in actions:
+        return {"state": "RUNNING", "reason": "BOOTED", "id": None}
+    if RESUME in actions:
+        return {"state": "RUNNING", "reason": "UNPAUSED", "id": before["id"]}
+    return dict(before)
+
+
 # --- verification -------------------------------------------------------------------------------------------------
 
 RUNNING_STATES = ("RUNNING", "BLOCKED")
