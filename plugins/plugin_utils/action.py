@@ -70,7 +70,16 @@ class StepAction(ActionBase):
             done = {"failed": True, "changed": False, "msg": str(error)}
         # pylint: disable-next=protected-access
         result.update(remove_values(done, valid._no_log_values))
+        self._tell(result)
         return result
+
+    def _tell(self, result: dict) -> None:
+        """Print what was done in one line: ansible-rulebook shows no more of an action than that it ran."""
+        if result.get("msg") and not result.get("failed"):
+            about = self._task.args.get("name") or ""
+            # Texts of guests and APIs go into it: one line, nothing that a terminal obeys.
+            text = "".join(c if c.isprintable() else "?" for c in f"{about} {result['msg']}".strip())
+            self._display.display(f"c5c3.ha.{self.STEP}: {text[:500]}")
 
     def _words(self, valid: ValidationResult) -> str:
         """Say what is wrong with the arguments, as AnsibleModule does."""

@@ -24,7 +24,6 @@ import os
 import shlex
 import shutil
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -115,7 +114,9 @@ class Kubernetes(Part):
 
     def kubectl_command(self, *arguments: str) -> list[str]:
         """The argv of kubectl as administrator, to be run inside the control namespace's network."""
-        return [*self.programs["kubectl"], "--kubeconfig", str(self.kubeconfig), *arguments]
+        # Its cache of what is served goes by address, and every lab has the same.
+        cache = str(self.directory / "kubectl-cache")
+        return [*self.programs["kubectl"], "--kubeconfig", str(self.kubeconfig), "--cache-dir", cache, *arguments]
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float | None = 120) -> str:
         """Run kubectl as administrator and return what it printed.
@@ -203,7 +204,8 @@ class Kubernetes(Part):
                     str(folder / "kwok"),
                     *("--kubeconfig", str(self.kubeconfig), "--manage-all-nodes=false"),
                     *("--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake"),
-                    *("--node-lease-duration-seconds", "40"),
+                    # Renewed after a quarter of it: silent for longer than the grace, they would be Unknown.
+                    *("--node-lease-duration-seconds", str(self.lab.node_grace), "--v", "WARN"),
                     *("--config", str(folder / "node-fast.yaml"), "--config", str(folder / "node-lease.yaml")),
                 ],
                 cwd=self.directory,
@@ -257,7 +259,7 @@ class Kubernetes(Part):
             kwok_folder(progress)
         # Pods that have a network of their own.
         for number, host in enumerate(self.lab.hosts.values(), 1):
-            self.lab.control.setup.append(f"ip route add 10.244.{number}.0/24 via {host.address}")
+            self.lab.control.add_setup(f"ip route add 10.244.{number}.0/24 via {host.address}")
 
     def start(self, progress: Callable[[str], None]) -> None:
         control, pki = self.lab.control, self._pki
@@ -324,11 +326,11 @@ class Kubernetes(Part):
         for key, value in _KERNEL_SETTINGS.items():
             file = settings / key.replace("/", ".")
             file.write_text(value + "\n")
-            host.setup.append(f"mount --bind {shlex.quote(str(file))} /proc/sys/{key}")
-        host.setup.append("echo 1 >/proc/sys/net/ipv4/ip_forward")
+            host.add_setup(f"mount --bind {shlex.quote(str(file))} /proc/sys/{key}")
+        host.add_setup("echo 1 >/proc/sys/net/ipv4/ip_forward")
         for other, peer in enumerate(self.lab.hosts.values(), 1):
             if peer is not host:
-                host.setup.append(f"ip route add 10.244.{other}.0/24 via {peer.address}")
+                host.add_setup(f"ip route add 10.244.{other}.0/24 via {peer.address}")
         nat = folder / "api.nft"
         rule = f"ip daddr {SERVICE_ADDRESS} tcp dport 443 dnat to {CONTROL_ADDRESS}:{API_PORT}"
         nat.write_text(
@@ -337,11 +339,11 @@ class Kubernetes(Part):
             f"  chain prerouting {{ type nat hook prerouting priority -100; {rule}; }}\n"
             "}\n"
         )
-        host.setup.append(f"nft -f {shlex.quote(str(nat))}")
+        host.add_setup(f"nft -f {shlex.quote(str(nat))}")
         cni = folder / "10-lab.conflist"
         cni.write_text(json.dumps(_cni_config(number)))
         # The name server that nobody is: no pod waits for one of the outer machine.
-        host.setup.append(
+        host.add_setup(
             f"mkdir -p /run/cni/net.d; cp {shlex.quote(str(cni))} /run/cni/net.d/; echo 'nameserver 127.0.0.1' >/run/resolv.conf"
         )
         runc = shutil.which("runc")
@@ -433,9 +435,7 @@ class Kubernetes(Part):
     def _api_ready(self) -> bool:
         return self.request("GET", "/readyz") == "ok"
 
-    def _requests(
-        self, calls: list[tuple[str, str, Any]], content_type: str = "application/json"
-    ) -> list[Any]:
+    def _requests(self, calls: list[tuple[str, str, Any]], content_type: str = "application/json") -> list[Any]:
         """Several requests over one connection, made inside the control namespace's network."""
 
         def run() -> list[Any]:
