@@ -209,6 +209,8 @@ class Connection:
                     link.undo.append(lambda identity=identity: connection.domainEventDeregisterAny(identity))
             return connection.getHostname(), skipped
 
+        # what comes from here on over the new connection is newer than the comparison below
+        self.domains.begin_connection()
         host, skipped = await link.ask(subscribe)
         if not self._named:
             self._name = host.split(".")[0]
@@ -277,7 +279,8 @@ class Connection:
     # -- levels
 
     async def _compare(self, link: _Link, connected: bool = False) -> None:
-        self.domains.begin_listing()
+        if not connected:
+            self.domains.begin_listing()
         asked = timestamp(time.time())
         listing = await link.ask(_list)
         events, notes = self.domains.compare(listing, asked, connected=connected)

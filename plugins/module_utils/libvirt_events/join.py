@@ -145,7 +145,11 @@ class Joiner:
                 self._absorb(held.event, event)
                 # a paused guest fires no watchdog again, so the set is complete; I/O errors of requests in flight may follow
                 return self._release(uuid, "watchdog") if partner == "watchdog" else []
-        return self._hold((uuid, "suspended", event["detail"]), event, now)
+        key = (uuid, "suspended", event["detail"])
+        if key in self._held:
+            self._absorb(self._held[key].event, event)
+            return []
+        return self._hold(key, event, now)
 
     def _reboot(self, event: Event, now: float) -> list[Event]:
         uuid = event["uuid"]

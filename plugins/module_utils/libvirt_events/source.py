@@ -40,7 +40,8 @@ async def run(queue: Any, options: Options) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # libvirtaio's timers of the closed connections end
+        for _turn in range(4):  # libvirtaio's timers of the closed connections end
+            await asyncio.sleep(0)
         source.save_now()
 
 

@@ -183,6 +183,13 @@ class Domains:
         """Call before libvirt is asked: a domain that changes from here on is newer than the answer."""
         self._changed_since_listing.clear()
 
+    def begin_connection(self) -> None:
+        """Call before the events of a new connection are subscribed to, instead of :meth:`begin_listing`."""
+        self.begin_listing()
+        for domain in self._domains.values():
+            # what was under way on the old connection is lost, a start among it
+            domain.told_by_comparison = domain.incoming = domain.has_run = False
+
     def compare(
         self, listing: Iterable[Listed], occurred_at: str, *, connected: bool = False
     ) -> tuple[list[Event], list[str]]:
