@@ -15,6 +15,7 @@ import pytest
 
 from tests.lab import PARTS, Lab, LabError
 from tests.lab.kubernetes import Kubernetes
+from tests.lab.nova import Nova
 
 SEED = int(os.environ.get("C5C3_LAB_SEED", "0"))
 HOSTS = int(os.environ.get("C5C3_LAB_HOSTS", "3"))
@@ -22,9 +23,9 @@ REUSE = os.environ.get("C5C3_LAB_REUSE") == "1"
 
 
 def _wanted_parts(session: pytest.Session) -> tuple[str, ...]:
-    """A process can be inside one lab only: with everything as soon as one test asks for that."""
-    everything = any("lab" in getattr(item, "fixturenames", ()) for item in session.items)
-    return PARTS if everything else ("kubernetes",)
+    """A process can be inside one lab only: with everything that any test asks for."""
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    return PARTS if "lab" in wanted else tuple(part for part in PARTS if f"lab_{part}" in wanted) or ("kubernetes",)
 
 
 def _running(parts: tuple[str, ...]) -> Lab | None:
@@ -72,6 +73,12 @@ def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 def lab_kubernetes(_lab: Lab) -> Kubernetes:
     """The lab's Kubernetes (``.kubeconfig``, ``.kubectl()``, ``.lab``)."""
     return _lab.kubernetes
+
+
+@pytest.fixture(scope="session")
+def lab_nova(_lab: Lab) -> Nova:
+    """The lab's OpenStack and hypervisors (``.connection()``, ``.boot()``, ``.lab.oracle``, ``.lab.kill()``)."""
+    return _lab.nova
 
 
 @pytest.fixture(scope="session")

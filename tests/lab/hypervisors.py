@@ -144,4 +144,6 @@ class Hypervisors:
         """Wait until every libvirtd has its socket."""
         for host in self.lab.hosts.values():
             probe = ["test", "-S", LIBVIRT_SOCKET]
-            wait_until(lambda host=host: host.exec(probe, check=False).returncode == 0, timeout, f"libvirtd of {host.name}")
+            wait_until(
+                lambda host=host: host.exec(probe, check=False).returncode == 0, timeout, f"libvirtd of {host.name}"
+            )

@@ -44,6 +44,7 @@ PROGRAMS = OPENSTACK / "programs"
 KEYSTONE = f"http://{CONTROL_ADDRESS}:15000/v3"
 COMPUTE = f"http://{CONTROL_ADDRESS}:18774/v2.1"
 MESSAGE_PORT = 15674
+API_PORTS = {"nova-api": 18774, "placement": 18778, "glance": 19292}
 SERVICES = (
     *("mariadb", "rabbitmq", "neutron", "keystone", "placement", "glance"),
     *("nova-api", "nova-conductor", "nova-scheduler"),
@@ -85,7 +86,11 @@ def virtual_environment() -> Path:
         subprocess.run([python, "-m", "venv", folder], check=True)
         pip = [folder / "bin/pip", "--disable-pip-version-check", "install", "-q"]
         run = subprocess.run(
-            [*pip, "-c", constraints, "-r", requirements], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
+            [*pip, "-c", constraints, "-r", requirements],
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         if run.returncode:
             raise LabError(f"pip cannot install the lab's OpenStack:\n{run.stdout[-3000:]}")
@@ -195,7 +200,7 @@ class Nova:
         self._wait_queue("conductor")
         tell("keystone and nova-conductor are ready")
         self.hypervisors.start_computes()
-        for name, port in (("nova-api", 18774), ("placement", 18778), ("glance", 19292)):
+        for name, port in API_PORTS.items():
             self._wait_http(f"http://{CONTROL_ADDRESS}:{port}/", name)
         tell("the APIs are ready")
 
@@ -212,7 +217,8 @@ class Nova:
         self._connection = None
 
     def _data_inputs(self) -> list[Path | str]:
-        templates = ("keystone", "placement", "glance-api", "nova", "mariadb")
+        # Of nova.conf only what _auth.j2 makes is written into the data: the URLs of the cell.
+        templates = ("keystone", "placement", "glance-api", "mariadb")
         version = subprocess.run(["mariadbd", "--version"], capture_output=True, text=True, check=True).stdout
         return [
             *(OPENSTACK / "templates" / f"{name}.{'cnf' if name == 'mariadb' else 'conf'}.j2" for name in templates),
@@ -409,10 +415,14 @@ class Nova:
             self._write(f"etc/{name}", self.render(name))
         self._write("etc/rabbitmq_plugins", "[].\n")
         self._write("clouds.yaml", self.render("clouds.yaml"))
-        self.nova_configuration("etc/nova/nova.conf", "control", CONTROL_ADDRESS, "libvirt.LibvirtDriver", "/nonexistent")
+        self.nova_configuration(
+            "etc/nova/nova.conf", "control", CONTROL_ADDRESS, "libvirt.LibvirtDriver", "/nonexistent"
+        )
         # nova-api looks for it in its own folder
         shutil.copyfile(self.venv / "etc/nova/api-paste.ini", self.directory / "etc/nova/api-paste.ini")
-        shutil.copyfile(self.venv / "etc/glance/glance-api-paste.ini", self.directory / "etc/glance/glance-api-paste.ini")
+        shutil.copyfile(
+            self.venv / "etc/glance/glance-api-paste.ini", self.directory / "etc/glance/glance-api-paste.ini"
+        )
 
     def _run(self, argv: list[Any], env: dict[str, str] | None = None, timeout: float = 300, **kwargs: Any) -> str:
         environment = {"PATH": os.environ["PATH"], "HOME": "/root", **self.environment, **(env or {})}
@@ -429,7 +439,9 @@ class Nova:
 
     def _sql(self, *statements: str) -> str:
         client = ["mariadb", "--no-defaults", f"--socket={self.directory}/run/mysql.sock", "--user=root", "--batch"]
-        run = subprocess.run(client, input="\n".join(statements), capture_output=True, text=True, check=False, timeout=30)
+        run = subprocess.run(
+            client, input="\n".join(statements), capture_output=True, text=True, check=False, timeout=30
+        )
         if run.returncode:
             raise LabError(f"MariaDB refuses: {run.stderr.strip()} (log: {self.control.log_path('mariadb')})")
         return run.stdout
@@ -564,7 +576,43 @@ class Nova:
             wait_until(ready, timeout, "computes", interval=0.2)
         except LabError:
             logs = ", ".join(str(self.lab.hosts[name].log_path("nova-compute")) for name in sorted(missing))
-            raise LabError(f"nova-compute is not up after {timeout:g} s on {', '.join(sorted(missing))} ({logs})") from None
+            raise LabError(
+                f"nova-compute is not up after {timeout:g} s on {', '.join(sorted(missing))} ({logs})"
+            ) from None
+
+    def wait_ready(self, timeout: float = 90) -> None:
+        """Wait until every part of the control plane answers and each nova-compute is up; for use after faults."""
+        self._wait_mariadb()
+        self._wait_port(MESSAGE_PORT, "rabbitmq", timeout)
+        self._wait_http(f"{KEYSTONE}/", "keystone", timeout)
+        for name, port in API_PORTS.items():
+            self._wait_http(f"http://{CONTROL_ADDRESS}:{port}/", name, timeout)
+        self._wait_queue("conductor", timeout)
+        self._wait_queue("scheduler", timeout)
+        self.wait_computes(sorted(name for name, host in self.lab.hosts.items() if host.running), timeout)
+
+    def force_down(self, host: str, forced: bool = True, timeout: float = 60) -> None:
+        """Tell Nova that nova-compute of `host` is down, or take that back.
+
+        Nova refuses to take it back until the returned nova-compute has completed its evacuation records: this waits.
+        """
+        service = self.compute_services()[host]["id"]
+
+        def accepted() -> bool:
+            try:
+                self.request("PUT", f"/os-services/{service}", {"forced_down": forced})
+            except urllib.error.HTTPError as error:
+                if error.code != 400 or forced:
+                    raise
+                return False
+            return True
+
+        wait_until(accepted, timeout, f"Nova takes back that {host} is down", interval=0.5)
+
+    def evacuate(self, server: str, host: str | None = None) -> None:
+        """Evacuate a server, to `host` or where the scheduler wants it; a running one is to run again (2.94)."""
+        body = {"evacuate": {"host": host} if host else {}}
+        self.request("POST", f"/servers/{server}/action", body, microversion="2.94")
 
     def wait_service(self, host: str, state: str, timeout: float = 60) -> float:
         """Wait until Nova shows nova-compute of `host` in `state` ("up", "down"); returns the seconds it took."""

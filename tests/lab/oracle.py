@@ -167,9 +167,9 @@ class Oracle:
                     self._namespaces[os.readlink(f"/proc/{host.pid}/ns/pid")] = host.name
         return self._namespaces.get(namespace)
 
-    def qemu_pid(self, server: str) -> int | None:
-        """The server's QEMU as seen from outside; during a migration the older one; None when there is none."""
-        pids = [each.pid for each in self.guests() if each.server == server]
+    def qemu_pid(self, server: str, host: str | None = None) -> int | None:
+        """The server's QEMU (on `host`) as seen from outside; the oldest of several; None when there is none."""
+        pids = [each.pid for each in self.guests() if each.server == server and host in (None, each.host)]
         return min(pids, key=_started, default=None)
 
     def counters(self, server: str) -> Counters | None:

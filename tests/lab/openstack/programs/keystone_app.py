@@ -3,4 +3,4 @@
 import sys
 
 sys.argv = sys.argv[:1]
-from keystone.wsgi.api import application  # noqa: E402, F401
+from keystone.wsgi.api import application  # noqa: F401

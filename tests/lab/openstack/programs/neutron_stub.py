@@ -8,7 +8,15 @@ import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-EXTENSIONS = ("binding", "binding-extended", "provider", "multi-provider", "security-group", "quotas", "port-resource-request")
+EXTENSIONS = (
+    "binding",
+    "binding-extended",
+    "provider",
+    "multi-provider",
+    "security-group",
+    "quotas",
+    "port-resource-request",
+)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -3,4 +3,4 @@
 import sys
 
 sys.argv = sys.argv[:1]
-from nova.wsgi.osapi_compute import application  # noqa: E402, F401
+from nova.wsgi.osapi_compute import application  # noqa: F401

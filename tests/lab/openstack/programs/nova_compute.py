@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-from nova.cmd.compute import main  # first: it chooses the concurrency before anything else is imported
-
 import nova.virt
+from nova.cmd.compute import main
 
 nova.virt.__path__.append(str(Path(__file__).parents[1] / "virt"))
 sys.argv[0] = "nova-compute"

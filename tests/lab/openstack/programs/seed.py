@@ -55,9 +55,7 @@ def main(secrets_file: str, tick: str) -> None:
     for name, kind, url in ENDPOINTS:
         service = cloud.create_service(name=name, type=kind)
         for interface in ("public", "internal", "admin"):
-            cloud.identity.create_endpoint(
-                service_id=service.id, interface=interface, url=url, region_id="RegionOne"
-            )
+            cloud.identity.create_endpoint(service_id=service.id, interface=interface, url=url, region_id="RegionOne")
     cloud = connect(secrets["admin"])  # with the endpoints in its catalog
     image = cloud.image.create_image(
         name="tick", disk_format="raw", container_format="bare", visibility="public", allow_duplicates=True

@@ -10,7 +10,6 @@ store.py attach SOCKET TARGET
 
 import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import threading
 import time
 
 SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429
-OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MNT_DETACH, PR_SET_PDEATHSIG, AT_FDCWD = 1, 4, 2, 1, -100
+OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MNT_DETACH, AT_FDCWD = 1, 4, 2, -100
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,10 +41,8 @@ def bindfs(source: str, target: str) -> list[str]:
 
 
 def serve(source: str, target: str, path: str) -> int:
-    def die_with_parent() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    daemon = subprocess.Popen(bindfs(source, target), preexec_fn=die_with_parent)
+    # A kill -9 of this program must end the mount too.
+    daemon = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *bindfs(source, target)])
     end = time.monotonic() + 10
     while not os.path.ismount(target):
         if daemon.poll() is not None or time.monotonic() > end:

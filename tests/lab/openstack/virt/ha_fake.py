@@ -15,7 +15,6 @@ import time
 
 import nova.conf
 from nova import exception
-from nova.compute import power_state
 from nova.virt import fake
 
 CONF = nova.conf.CONF
