@@ -1,0 +1,435 @@
+"""The roles on the lab's Kubernetes: what they make, that a second run changes nothing, and what an agent is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.c5c3.ha.plugins.module_utils import resources
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import Forbidden, Invalid
+from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
+from tests import crd_cases
+from tests.lab import LabError
+from tests.lab.images import LAB_IMAGE
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "c5c3-ha-test"
+PASSWORD = "sw0rdfish-never-shown"
+MINE, OTHERS = "policy-a", "policy-b"
+SERVER, OTHER = crd_cases.SERVER, crd_cases.OTHER
+NODES = resources.NODES
+DEFINITIONS = resources.Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False
+)
+
+
+@dataclass
+class Run:
+    """One run of ansible-playbook."""
+
+    code: int
+    output: str
+    changed: int
+
+
+class Playbooks:
+    """Runs roles of this checkout against the lab, as a user would."""
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        self.folder = folder
+        tree = folder / "collections" / "ansible_collections" / "c5c3"
+        tree.mkdir(parents=True)
+        (tree / "ha").symlink_to(ROOT)
+        bundled = Path(sys.prefix) / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "ANSIBLE_COLLECTIONS_PATH": f"{folder / 'collections'}:{os.environ.get('ANSIBLE_COLLECTIONS_PATH', '')}:{bundled}",
+            "ANSIBLE_HOME": str(folder / "home"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            "K8S_AUTH_KUBECONFIG": str(kubeconfig),
+        }
+
+    def play(self, tasks: list[dict] | str, *options: str, **variables: object) -> Run:
+        """Run roles (a list of a play's ``roles``) or a playbook of the collection, by its name."""
+        if isinstance(tasks, str):
+            playbook = tasks
+        else:
+            playbook = str(self.folder / "play.yml")
+            Path(playbook).write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "roles": tasks}]))
+        result = subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", playbook, *options, "-e", json.dumps(variables)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        recap = [line for line in result.stdout.splitlines() if line.startswith("localhost ") and "changed=" in line]
+        changed = int(recap[-1].split("changed=")[1].split()[0]) if recap else -1
+        return Run(result.returncode, result.stdout, changed)
+
+    def role(self, name: str, *options: str, **variables: object) -> Run:
+        return self.play([{"role": f"c5c3.ha.{name}"}], *options, **variables)
+
+    def succeed(self, name: str, *options: str, **variables: object) -> Run:
+        run = self.role(name, *options, **variables)
+        assert run.code == 0, run.output[-6000:]
+        return run
+
+
+@pytest.fixture(scope="module")
+def playbooks(lab_kubernetes, tmp_path_factory) -> Playbooks:
+    return Playbooks(lab_kubernetes.kubeconfig, tmp_path_factory.mktemp("roles"))
+
+
+@pytest.fixture(scope="module")
+def admin(lab_kubernetes) -> Client:
+    return Client.from_params({"kubeconfig": str(lab_kubernetes.kubeconfig), "request_timeout": 30.0}, "c5c3-ha-test")
+
+
+@pytest.fixture(scope="module")
+def definitions(playbooks, admin) -> Iterator[None]:
+    """Our definitions are served; no objects before and after."""
+    playbooks.succeed("crds", crds_adopt=True)
+    clear(admin)
+    yield
+    clear(admin)
+
+
+def clear(admin: Client) -> None:
+    for kind in (resources.evictions(), resources.hypervisors(), resources.migrations()):
+        for item in admin.list(kind):
+            admin.delete(kind, item["metadata"]["name"], item["metadata"].get("namespace"))
+
+
+# --- crds -----------------------------------------------------------------------------------------------------------
+
+
+class TestCrds:
+    GROUP = "roles.test.example.org"
+
+    def test_life(self, playbooks, admin):
+        """Planned, installed, unchanged, not removed while in use, removed; with another group."""
+        group = {"crds_api_group": self.GROUP}
+        planned = playbooks.succeed("crds", "--check", "--diff", **group)
+        assert planned.changed == 1
+        assert admin.get(DEFINITIONS, f"evictions.{self.GROUP}") is None
+        assert playbooks.succeed("crds", **group).changed == 1
+        assert playbooks.succeed("crds", "--diff", **group).changed == 0
+
+        kind = resources.evictions(self.GROUP)
+        admin.create(kind, kind.body("cmp01", spec=crd_cases.eviction()))
+        refused = playbooks.role("crds", crds_state="absent", **group)
+        assert refused.code != 0
+        assert "Eviction cmp01" in refused.output and "crds_force=true" in refused.output
+        assert admin.get(kind, "cmp01") is not None
+        assert playbooks.succeed("crds", crds_state="absent", crds_force=True, **group).changed == 1
+        assert admin.get(DEFINITIONS, f"evictions.{self.GROUP}") is None
+
+    def test_foreign_definitions_are_left_alone(self, playbooks, admin):
+        name = "evictions.kvm.cloud.sap"
+        body = yaml.safe_load((ROOT / "tests/data/upstream/kvm.cloud.sap_evictions.yaml").read_text())
+        if admin.get(DEFINITIONS, name) is None:
+            admin.create(DEFINITIONS, body)
+        before = admin.get(DEFINITIONS, name)["spec"]
+        refused = playbooks.role("crds", crds_api_group="kvm.cloud.sap")
+        assert refused.code != 0
+        assert name in refused.output and "crds_adopt=true" in refused.output
+        assert admin.get(DEFINITIONS, name)["spec"] == before
+
+    def test_bad_arguments_are_named(self, playbooks):
+        refused = playbooks.role("crds", crds_state="gone")
+        assert refused.code != 0
+        assert "crds_state" in refused.output and "present, absent" in refused.output
+
+
+# --- what an agent may do -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def agents(playbooks, admin, definitions) -> Iterator[dict]:
+    """The role's rights and policy, installed with no agent running, and two Nodes."""
+    variables = {
+        "ha_agent_namespace": NAMESPACE,
+        "ha_agent_certificate_agents": True,
+        "ha_agent_node_selector": {"c5c3.ha/test": "nowhere"},
+    }
+    playbooks.succeed("ha_agent", **variables)
+    for name in (MINE, OTHERS):
+        if admin.get(NODES, name) is None:
+            admin.create(NODES, NODES.body(name))
+    yield variables
+    for name in (MINE, OTHERS):
+        admin.delete(NODES, name)
+    playbooks.succeed("ha_agent", ha_agent_state="absent", **variables)
+
+
+class Tokens:
+    """Clients with real tokens of the agent's account."""
+
+    def __init__(self, admin: Client, kubeconfig: Path, folder: Path) -> None:
+        self.admin, self.kubeconfig, self.folder = admin, kubeconfig, folder
+
+    def __call__(self, node: str | None) -> Client:
+        """Return an agent whose token is bound to a Node, or to none."""
+        spec: dict = {"expirationSeconds": 3600}
+        if node:
+            uid = self.admin.get(NODES, node)["metadata"]["uid"]
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/c5c3-ha-agent/token"
+        token = self.admin.request("POST", path, None, {"spec": spec})["status"]["token"]
+        return self.client({"token": token})
+
+    def client(self, user: dict) -> Client:
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"] = [{"name": config["users"][0]["name"], "user": user}]
+        file = self.folder / f"{len(list(self.folder.iterdir()))}.kubeconfig"
+        file.touch(mode=0o600)
+        file.write_text(yaml.safe_dump(config))
+        return Client.from_params({"kubeconfig": str(file), "request_timeout": 10.0}, "c5c3-ha-agent")
+
+
+@pytest.fixture(scope="module")
+def agent_of(agents, admin, lab_kubernetes, tmp_path_factory) -> Tokens:
+    return Tokens(admin, lab_kubernetes.kubeconfig, tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def mine(agent_of) -> Client:
+    """The agent of MINE. The policy is compiled a moment after it is stored: waits until it holds."""
+    client = agent_of(MINE)
+    evictions, deadline = resources.evictions(), time.monotonic() + 30
+    while True:
+        try:
+            client.create(evictions, evictions.body(OTHERS, spec=crd_cases.eviction(hypervisor=OTHERS)), dry_run=True)
+        except Forbidden as error:
+            if "own hypervisor only" in str(error):
+                return client
+        assert time.monotonic() < deadline, "the admission policy does not hold within 30 s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def objects(admin, mine) -> Iterator[None]:
+    """Hypervisors of both Nodes; each test leaves nothing."""
+    for name in (MINE, OTHERS):
+        admin.create(resources.hypervisors(), resources.hypervisors().body(name, spec={}))
+    yield
+    clear(admin)
+
+
+EVICTIONS, HYPERVISORS = resources.evictions(), resources.hypervisors()
+
+
+def put(admin: Client, name: str, hypervisor: str, finished: bool | None = None, **spec: object) -> dict:
+    """Create an Eviction as administrator; None leaves it without status."""
+    instances = [name] if resources.is_uuid(name) else None
+    spec = crd_cases.eviction(hypervisor=hypervisor, instances=instances, occurredAt=crd_cases.EARLY, **spec)
+    created = admin.create(EVICTIONS, EVICTIONS.body(name, spec=spec))
+    if finished is not None:
+        condition = ("False", "Succeeded") if finished else ("True", "Running")
+        body = {"status": {"conditions": resources.set_condition([], "Evicting", *condition)}}
+        created = admin.patch(EVICTIONS, name, body, subresource="status")
+    return created
+
+
+def vm_body(name: str = SERVER, hypervisor: str = MINE, **more: object) -> dict:
+    body = EVICTIONS.body(name, spec=crd_cases.vm_eviction(hypervisor=hypervisor, instances=[name], **more))
+    return body
+
+
+@pytest.mark.usefixtures("objects")
+class TestAgentMay:
+    def test_report_a_server_of_its_own(self, mine):
+        assert mine.create(EVICTIONS, vm_body(), strict=True)["spec"]["hypervisor"] == MINE
+        later = {"spec": {"occurredAt": crd_cases.LATE}}
+        assert mine.patch(EVICTIONS, SERVER, later)["spec"]["occurredAt"] == crd_cases.LATE
+        assert mine.get(EVICTIONS, SERVER) is not None
+        assert mine.delete(EVICTIONS, SERVER) is True
+
+    def test_ask_for_its_own_host_to_be_emptied(self, mine):
+        mine.create(EVICTIONS, EVICTIONS.body(MINE, spec=crd_cases.eviction(hypervisor=MINE, cause="Reboot")))
+        assert mine.delete(EVICTIONS, MINE) is True
+
+    def test_replace_the_finished_eviction_of_a_server_that_moved_here(self, admin, mine):
+        put(admin, SERVER, OTHERS, finished=True)
+        assert mine.delete(EVICTIONS, SERVER) is True
+        mine.create(EVICTIONS, vm_body())
+
+    def test_tell_that_a_moved_server_died_again_while_its_eviction_is_in_work(self, admin, mine):
+        put(admin, SERVER, OTHERS, finished=False)
+        later = {"spec": {"occurredAt": crd_cases.LATE}}
+        assert mine.patch(EVICTIONS, SERVER, later)["spec"]["occurredAt"] == crd_cases.LATE
+
+    def test_report_its_heartbeat(self, mine):
+        status = {"status": {"agent": {"heartbeatTime": crd_cases.EARLY, "libvirtConnected": True}}}
+        assert mine.patch(HYPERVISORS, MINE, status, subresource="status")["status"]["agent"]["libvirtConnected"]
+        assert mine.get(HYPERVISORS, OTHERS) is not None
+
+
+@pytest.mark.usefixtures("objects")
+class TestAgentMayNot:
+    def refused(self, action, *words: str) -> None:
+        with pytest.raises(Forbidden) as caught:
+            action()
+        for word in words:
+            assert word in str(caught.value)
+
+    def test_create_evictions_of_another_node(self, mine):
+        words = ("own hypervisor only", f'bound to Node "{MINE}"', f'the Eviction is of "{OTHERS}"')
+        self.refused(lambda: mine.create(EVICTIONS, vm_body(hypervisor=OTHERS)), *words)
+        spec = crd_cases.eviction(hypervisor=OTHERS, cause="NodeUnreachable")
+        self.refused(lambda: mine.create(EVICTIONS, EVICTIONS.body(OTHERS, spec=spec)), *words)
+
+    def test_create_evictions_with_other_names(self, mine):
+        spec = crd_cases.eviction(hypervisor=MINE)
+        for name in (OTHER, OTHERS, "anything"):
+            self.refused(lambda name=name: mine.create(EVICTIONS, EVICTIONS.body(name, spec=spec)), "named as")
+        spec = crd_cases.eviction(hypervisor=MINE, instances=[SERVER, OTHER])
+        self.refused(lambda: mine.create(EVICTIONS, EVICTIONS.body("two", spec=spec)), "named as")
+
+    def test_hold_objects_by_finalizers_or_owners(self, admin, mine):
+        body = vm_body()
+        body["metadata"]["finalizers"] = ["example.org/stay"]
+        self.refused(lambda: mine.create(EVICTIONS, body), "finalizers")
+        put(admin, SERVER, MINE)
+        patch = {"metadata": {"finalizers": ["example.org/stay"]}}
+        self.refused(lambda: mine.patch(EVICTIONS, SERVER, patch), "finalizers")
+
+    @pytest.mark.parametrize("finished", [None, False, True])
+    def test_change_the_eviction_of_another_host(self, admin, mine, finished):
+        put(admin, OTHERS, OTHERS, finished)
+        self.refused(lambda: mine.patch(EVICTIONS, OTHERS, {"spec": {"reason": "no"}}), "own hypervisor only")
+        later = {"spec": {"occurredAt": crd_cases.LATE}}
+        self.refused(lambda: mine.patch(EVICTIONS, OTHERS, later), "own hypervisor only")
+
+    def test_change_more_than_the_time_of_another_hosts_server(self, admin, mine):
+        put(admin, SERVER, OTHERS, finished=False)
+        for patch in (
+            {"spec": {"reason": "no"}},
+            {"metadata": {"labels": {"a": "b"}}},
+            {"metadata": {"annotations": {"a": "b"}}},
+        ):
+            self.refused(lambda patch=patch: mine.patch(EVICTIONS, SERVER, patch), "own hypervisor only")
+
+    def test_change_the_finished_eviction_of_another_hosts_server(self, admin, mine):
+        put(admin, SERVER, OTHERS, finished=True)
+        later = {"spec": {"occurredAt": crd_cases.LATE}}
+        self.refused(lambda: mine.patch(EVICTIONS, SERVER, later), "own hypervisor only")
+
+    @pytest.mark.parametrize("finished", [None, False])
+    def test_delete_what_another_host_has_in_work(self, admin, mine, finished):
+        put(admin, SERVER, OTHERS, finished)
+        self.refused(lambda: mine.delete(EVICTIONS, SERVER), "finished ones of a server", OTHERS)
+        put(admin, OTHERS, OTHERS, finished)
+        self.refused(lambda: mine.delete(EVICTIONS, OTHERS), "own hypervisor")
+
+    def test_delete_the_finished_eviction_of_another_host(self, admin, mine):
+        put(admin, OTHERS, OTHERS, finished=True)
+        self.refused(lambda: mine.delete(EVICTIONS, OTHERS), "own hypervisor")
+
+    def test_write_an_evictions_status(self, admin, mine):
+        put(admin, SERVER, MINE)
+        status = {"status": {"conditions": resources.set_condition([], "Evicting", "False", "Succeeded")}}
+        self.refused(lambda: mine.patch(EVICTIONS, SERVER, status, subresource="status"), "evictions/status")
+
+    def test_write_another_hypervisors_status(self, mine):
+        status = {"status": {"agent": {"libvirtConnected": False}}}
+        patch = lambda: mine.patch(HYPERVISORS, OTHERS, status, subresource="status")  # noqa: E731
+        self.refused(patch, "Hypervisor of its own Node only", OTHERS)
+
+    def test_write_what_is_wanted_of_a_hypervisor(self, mine):
+        for name in (MINE, OTHERS):
+            self.refused(lambda name=name: mine.patch(HYPERVISORS, name, {"spec": {"maintenance": "auto"}}))
+            self.refused(lambda name=name: mine.delete(HYPERVISORS, name))
+        body = HYPERVISORS.body("another", spec={"fencing": {"agent": "fence_ipmilan", "address": "10.0.0.9"}})
+        self.refused(lambda: mine.create(HYPERVISORS, body))
+
+    def test_look_around(self, mine):
+        self.refused(lambda: mine.list(EVICTIONS))
+        self.refused(lambda: mine.list(HYPERVISORS))
+        self.refused(lambda: mine.list(NODES))
+        self.refused(lambda: mine.request("GET", f"/api/v1/namespaces/{NAMESPACE}/secrets"))
+        self.refused(lambda: mine.request("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps"))
+        self.refused(lambda: mine.request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods"))
+
+    def test_act_with_a_token_of_no_node(self, admin, agent_of):
+        nobody = agent_of(None)
+        for name in (MINE, OTHERS):
+            self.refused(lambda name=name: nobody.create(EVICTIONS, vm_body(hypervisor=name)), 'bound to Node ""')
+        put(admin, SERVER, MINE, finished=True)
+        self.refused(lambda: nobody.delete(EVICTIONS, SERVER), 'bound to Node ""')
+        put(admin, OTHER, MINE, finished=False)
+        self.refused(lambda: nobody.patch(EVICTIONS, OTHER, {"spec": {"occurredAt": crd_cases.LATE}}), 'Node ""')
+
+    def test_even_with_more_rights_by_mistake(self, admin, mine):
+        """The policy holds where RBAC was opened too far, such as by an aggregated role."""
+        role = resources.Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", False)
+        rules = admin.get(role, "c5c3-ha-agent")["rules"]
+        everything = [{"apiGroups": [resources.DEFAULT_GROUP], "resources": ["*"], "verbs": ["*"]}]
+        admin.patch(role, "c5c3-ha-agent", {"rules": everything})
+        try:
+            wait_for(lambda: mine.list(HYPERVISORS))
+            fencing = {"spec": {"fencing": {"agent": "fence_ipmilan", "address": "10.0.0.9"}}}
+            self.refused(lambda: mine.patch(HYPERVISORS, MINE, fencing), "only its status")
+            self.refused(lambda: mine.patch(HYPERVISORS, OTHERS, fencing), "own Node only")
+            self.refused(lambda: mine.delete(HYPERVISORS, OTHERS), "own Node only")
+            put(admin, SERVER, OTHERS, finished=False)
+            status = {"status": {"conditions": resources.set_condition([], "Evicting", "False", "Succeeded")}}
+            self.refused(lambda: mine.patch(EVICTIONS, SERVER, status, subresource="status"), "status of an Eviction")
+            put(admin, OTHER, MINE, finished=False)
+            self.refused(lambda: mine.patch(EVICTIONS, OTHER, status, subresource="status"), "status of an Eviction")
+            admin.delete(HYPERVISORS, MINE)
+            body = HYPERVISORS.body(MINE, **fencing)
+            self.refused(lambda: mine.create(HYPERVISORS, body), "only its status")
+        finally:
+            admin.patch(role, "c5c3-ha-agent", {"rules": rules})
+
+
+@pytest.mark.usefixtures("objects")
+class TestAgentWithCertificate:
+    """An agent on a host outside Kubernetes: who it is stands in its certificate, here told by impersonation."""
+
+    def create(self, kubernetes, body: dict, user: str, group: str) -> str:
+        asking = ("--as", user, "--as-group", group, "--as-group", "system:authenticated")
+        return kubernetes.kubectl("create", "-f", "-", *asking, stdin=json.dumps(body))
+
+    def test_its_own_node_only(self, lab_kubernetes):
+        who = (f"c5c3-ha:agent:{MINE}", "c5c3-ha:agents")
+        assert "created" in self.create(lab_kubernetes, vm_body(), *who)
+        with pytest.raises(LabError, match=f'bound to Node "{MINE}"'):
+            self.create(lab_kubernetes, vm_body(OTHER, OTHERS), *who)
+
+    def test_a_name_of_another_kind_is_no_node(self, lab_kubernetes):
+        with pytest.raises(LabError, match='bound to Node ""'):
+            self.create(lab_kubernetes, vm_body(), MINE, "c5c3-ha:agents")
+
+    def test_the_name_without_the_group_has_no_rights(self, lab_kubernetes):
+        with pytest.raises(LabError, match="cannot create resource"):
+            self.create(lab_kubernetes, vm_body(), f"c5c3-ha:agent:{MINE}", "somebody")
+
+
+def wait_for(action, seconds: float = 15.0) -> None:
+    """Wait until the API server's authorizer has taken up changed rights."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            action()
+            return
+        except Forbidden:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
