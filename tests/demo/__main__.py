@@ -124,7 +124,7 @@ class Demo:
             now = compute.get_server(servers[name]).compute_host
             if now == host or self.lab.oracle.counters(servers[name]).boots != boots[name]:
                 raise LabError(f"{name} is on {now} with another boot count: it was not live-migrated")
-            gaps = [gap for gap in watch.gaps(servers[name]) if gap.since > began]
+            gaps = [gap for gap in watch.gaps(servers[name]) if gap.start > began]
             self.event(end.at - began, f"{name} runs on {now}, not rebooted, counting all the while ({len(gaps)} gaps)")
         self.results.append((f"{host} was drained", "live-migrated, not rebooted", f"{end.at - began:.2f} s"))
 
