@@ -103,8 +103,10 @@ def test_silent_nodes_become_unknown_and_return(lab_kubernetes, healed, record_p
         record_property(f"{name}_unknown_after", round(time.monotonic() - start, 1))
     assert not lab.hosts[off].running
     start = time.monotonic()
+    # As another process: it knows the lab by its folder only.
+    attached = Lab.attach(SEED)
     for name in faults:
-        lab.heal(name)
+        attached.heal(name)
     for name in faults:
         lab_kubernetes.wait_node(name, "True", 60)
         record_property(f"{name}_ready_after", round(time.monotonic() - start, 1))
@@ -235,7 +237,9 @@ def test_second_lab_and_no_trace_of_it(lab_kubernetes):
             other.down()
         run_pod(other.kubernetes, "sleeper", "cmp01", BUSYBOX_IMAGE, ["sleep", "1000"])
         wait_pod(other.kubernetes, "sleeper", ("Running",))
-        processes = {pid: process_start(pid) for machine in (other.control, *other.hosts.values()) for pid in machine.processes()}
+        processes = {
+            pid: process_start(pid) for machine in (other.control, *other.hosts.values()) for pid in machine.processes()
+        }
         assert len(processes) > 15
     finally:
         starting.kill()
@@ -244,6 +248,34 @@ def test_second_lab_and_no_trace_of_it(lab_kubernetes):
     assert traces(OTHER_SEED) == []
     assert [pid for pid, start in processes.items() if start and process_start(pid) == start] == []
     assert lab_kubernetes.node_ready("cmp01") == "True"
+
+
+def test_failed_start_kills_all_and_keeps_the_logs(monkeypatch):
+    """A host whose set-up fails says why; nothing runs on; down removes the rest."""
+    other = Lab(seed=OTHER_SEED, hosts=1, parts=("kubernetes",))
+    monkeypatch.setattr(Kubernetes, "start", lambda *_arguments: None)
+    other.hosts["cmp01"].add_setup("echo the reason; false")
+    try:
+        with pytest.raises(LabError, match="cmp01 does not start: the reason"):
+            other.up()
+        assert not other.control.running
+        assert not other.is_up()
+        assert (other.directory / "cmp01" / "init.log").read_text().startswith("the reason")
+        assert [trace for trace in traces(OTHER_SEED) if trace.startswith(("process", "/sys"))] == []
+    finally:
+        other.down()
+    assert traces(OTHER_SEED) == []
+
+
+def test_commands_end_with_their_caller(lab_kubernetes):
+    host = lab_kubernetes.lab.hosts["cmp01"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        host.exec(["sleep", "4711"], timeout=0.5)
+
+    def running() -> list[int]:
+        return [p for p in host.processes() if b"4711" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+    wait_until(lambda: not running(), 5, "the command has ended")
 
 
 def test_status_and_log(lab_kubernetes):

@@ -117,9 +117,7 @@ class Lab:
         self.host_names = [f"cmp{number:02}" for number in range(1, hosts + 1)]
         addresses = {name: f"10.66.0.{number}" for number, name in enumerate(self.host_names, 1)}
         names = {"control": CONTROL_ADDRESS, **addresses}
-        self.control = Namespace(
-            "control", self.directory / "control", CONTROL_ADDRESS, seed=self.seed, names=names
-        )
+        self.control = Namespace("control", self.directory / "control", CONTROL_ADDRESS, seed=self.seed, names=names)
         self.hosts: dict[str, Host] = {
             name: Host(name, self.directory / name, address, bridge=self.control, seed=self.seed, names=names)
             for name, address in addresses.items()
@@ -283,24 +281,24 @@ class Lab:
         # A holder that was killed may for an instant leave a child that has not yet executed its program.
         patience = time.monotonic() + 1
         while True:
-            lock = open(path, "w", encoding="utf-8")
+            lock = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.close()
+                os.close(lock)
                 if time.monotonic() < patience:
                     time.sleep(0.05)
                     continue
                 raise LabError(f"lab {self.seed} is just being started or stopped by somebody else: wait") from None
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(lock.fileno()).st_ino:
+                if os.stat(path).st_ino == os.fstat(lock).st_ino:
                     break
-            lock.close()  # its holder has just removed it
+            os.close(lock)  # its holder has just removed it
         try:
             yield
         finally:
             path.unlink()
-            lock.close()
+            os.close(lock)
 
     @staticmethod
     @contextlib.contextmanager
@@ -417,9 +415,7 @@ class Lab:
                 state = "frozen"
             elif isinstance(machine, Host) and machine.partitioned:
                 state = f"partitioned ({machine.partitioned})"
-            rows.append(
-                {"part": machine.name, "pid": machine.pid, "state": state, "rss": sum(map(_rss, processes))}
-            )
+            rows.append({"part": machine.name, "pid": machine.pid, "state": state, "rss": sum(map(_rss, processes))})
             for service in machine.services():
                 pid = machine.service_pid(service)
                 state = machine.service_state(service) or "off"

@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--hosts", type=int, default=3, help="hypervisors (3)")
     up.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated ({','.join(PARTS)})")
     up.add_argument("--storage", choices=("per-host", "shared"), default="per-host", help="store mounts (per-host)")
-    up.add_argument("--computes", choices=("libvirt", "fake"), default="libvirt", help="nova-compute's driver (libvirt)")
+    up.add_argument(
+        "--computes", choices=("libvirt", "fake"), default="libvirt", help="nova-compute's driver (libvirt)"
+    )
     up.add_argument("--kwok-nodes", type=int, default=0, metavar="N", help="N simulated Nodes more (0)")
     up.add_argument("--node-grace", type=int, help="seconds until a silent Node is Unknown (10; with kwok 40)")
     verb("down", "kill everything and remove every trace")
@@ -61,9 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     oracle.add_argument("--seconds", type=float, default=2.5, help="how long to look (2.5)")
     execute = verb("exec", "run a command in the control namespace's network, or inside a host")
     execute.add_argument("--host", help="inside this host instead")
-    execute.add_argument("command", nargs=argparse.REMAINDER)
-    verb("kubectl", "kubectl as administrator").add_argument("command", nargs=argparse.REMAINDER)
-    verb("openstack", "openstack as the operator").add_argument("command", nargs=argparse.REMAINDER)
+    for sub in (execute, verb("kubectl", "kubectl as administrator"), verb("openstack", "openstack as the operator")):
+        sub.add_argument("command", nargs="*", help="the command and all its arguments")
     logs = verb("logs", "the output of a service, of a host's init", "service (cmp01/kubelet, nova-api) or host")
     logs.add_argument("-f", "--follow", action="store_true")
     logs.add_argument("-n", "--lines", type=int, default=100)
@@ -183,13 +184,21 @@ def _run(lab: Lab, argv: Sequence[str], environment: dict[str, str] | None = Non
         raise LabError(f"no program {argv[0]!r} on PATH") from None
 
 
-def _rest(arguments: argparse.Namespace) -> list[str]:
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    return list(command)
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Everything behind the first word that is no option of the lab belongs to the command, options included."""
+    if argv[:1] and argv[0] in ("exec", "kubectl", "openstack"):
+        end = 1
+        while end < len(argv) and argv[end].startswith(("--seed", "--host", "-h", "--help")):
+            end += 1 if "=" in argv[end] or argv[end] in ("-h", "--help") else 2
+        command = argv[end:]
+        arguments = _parser().parse_args(argv[:end])
+        arguments.command = command[1:] if command[:1] == ["--"] else command
+        return arguments
+    return _parser().parse_args(argv)
 
 
 def _exec(arguments: argparse.Namespace) -> None:
-    lab, command = Lab.attach(arguments.seed), _rest(arguments)
+    lab, command = Lab.attach(arguments.seed), arguments.command
     if not command:
         raise LabError("exec needs a command: lab exec -- ip addr")
     if arguments.host:
@@ -200,7 +209,7 @@ def _exec(arguments: argparse.Namespace) -> None:
 
 def _kubectl(arguments: argparse.Namespace) -> None:
     lab = Lab.attach(arguments.seed)
-    _run(lab, lab.kubernetes.kubectl_command(*_rest(arguments)))
+    _run(lab, lab.kubernetes.kubectl_command(*arguments.command))
 
 
 def _openstack(arguments: argparse.Namespace) -> None:
@@ -209,7 +218,7 @@ def _openstack(arguments: argparse.Namespace) -> None:
     program = str(own) if own.exists() else "openstack"
     try:
         _run(
-            lab, [program, *_rest(arguments)], {"OS_CLIENT_CONFIG_FILE": str(lab.nova.clouds_yaml), "OS_CLOUD": "lab"}
+            lab, [program, *arguments.command], {"OS_CLIENT_CONFIG_FILE": str(lab.nova.clouds_yaml), "OS_CLOUD": "lab"}
         )
     except LabError:
         raise LabError("the openstack command is missing: pip install python-openstackclient") from None
@@ -252,7 +261,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     # TERM as Ctrl-C: a lab that is just coming up is killed again.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -43,7 +43,7 @@ class Authority:
         (folder / "ca.crt").write_bytes(self._sign(builder))
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -101,9 +101,7 @@ class Authority:
             "kind": "Config",
             "current-context": "lab",
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
-            "clusters": [
-                {"name": "lab", "cluster": {"server": server, "certificate-authority-data": data("ca.crt")}}
-            ],
+            "clusters": [{"name": "lab", "cluster": {"server": server, "certificate-authority-data": data("ca.crt")}}],
             "users": [
                 {
                     "name": name,

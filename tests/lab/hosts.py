@@ -139,7 +139,7 @@ class Namespace:
     :param address: its IPv4 address in 10.66.0.0/24.
     :param seed: the lab's seed, for cgroup names.
     :param setup: shell lines that init runs (with ``set -e``) after the mounts and the network, before the services.
-        Append to :attr:`setup` any time before :meth:`start`; the lines also run at each later start.
+        :meth:`add_setup` adds more, any time before :meth:`start`; they also run at each later start.
     :param names: host name to address, for /etc/hosts.
     """
 
@@ -165,6 +165,10 @@ class Namespace:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} pid={self.pid}>"
+
+    def add_setup(self, *lines: str) -> None:
+        """Add shell lines to :attr:`setup`; a line that is there already is not added again."""
+        self.setup.extend(line for line in lines if line not in self.setup)
 
     # -- power --------------------------------------------------------------------------------------------------------
 
@@ -348,7 +352,9 @@ class Namespace:
         if self.frozen:
             raise LabError(f"{self.name} is frozen: thaw it first")
         join = "".join(f"echo $$ >{shlex.quote(str(c / 'cgroup.procs'))}; " for c in self._cgroups())
-        inner = ["nsenter", "--target", str(pid), "--all", "--", "env", "-C", str(cwd or "/"), "--"]
+        # nsenter's child ends with nsenter, so that a time-out or a kill of it leaves nothing behind.
+        inner = ["nsenter", "--target", str(pid), "--all", "--", "setpriv", "--pdeathsig", "KILL"]
+        inner += ["env", "-C", str(cwd or "/"), "--"]
         return ["sh", "-c", f'{join}exec "$@"', "sh", *inner, *map(str, argv)]
 
     def exec(self, argv: Sequence[str], **kwargs) -> subprocess.CompletedProcess:
@@ -356,10 +362,11 @@ class Namespace:
 
         :raises LabError: when the machine is off or frozen.
         """
-        return subprocess.run(self.command(argv, kwargs.pop("cwd", None)), **kwargs)
+        kwargs.setdefault("check", False)
+        return subprocess.run(self.command(argv, kwargs.pop("cwd", None)), **kwargs)  # noqa: PLW1510
 
     def popen(self, argv: Sequence[str], **kwargs) -> subprocess.Popen:
-        """As :meth:`exec`, without waiting. Kill it through :meth:`outside_pid` or ``kill``: it is nsenter's child."""
+        """As :meth:`exec`, without waiting. Its pid is nsenter's; with -9 to that the command ends too."""
         return subprocess.Popen(self.command(argv, kwargs.pop("cwd", None)), **kwargs)
 
     def in_network(self, function: Callable[..., T], *args, **kwargs) -> T:
@@ -376,7 +383,9 @@ class Namespace:
 
     def network_exec(self, argv: Sequence[str], **kwargs) -> subprocess.CompletedProcess:
         """Run a command of the outer machine in this machine's network namespace only (works while it is frozen)."""
-        return subprocess.run(["nsenter", "--target", str(self._require_running()), "--net", "--", *argv], **kwargs)
+        kwargs.setdefault("check", False)
+        command = ["nsenter", "--target", str(self._require_running()), "--net", "--", *argv]
+        return subprocess.run(command, **kwargs)  # noqa: PLW1510
 
     # -- services -----------------------------------------------------------------------------------------------------
 
@@ -423,7 +432,7 @@ class Namespace:
         folder.rename(self._service(name))
         if self.running:
             self._spawn_supervisor(name)
-            wait_until(lambda: (self._service(name) / "supervise" / "stat").exists(), 10, f"runsv of {name} runs")
+            wait_until((self._service(name) / "supervise" / "stat").exists, 10, f"runsv of {name} runs")
 
     def remove_service(self, name: str) -> None:
         """Stop a service (TERM, KILL after 5 s), its supervisor too, and forget it."""
