@@ -15,29 +15,26 @@ import atexit
 import gc
 import importlib
 import os
+import pkgutil
 import secrets
 import signal
 import sys
 import threading
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 # What nearly every run imports sooner or later. A name that a version of ansible does not have is passed by.
 CORE = """
 ansible.cli.playbook ansible.executor.playbook_executor ansible.executor.task_queue_manager ansible.template
 ansible.executor.process.worker ansible.executor.module_common ansible.executor.task_executor
-ansible.plugins.loader ansible.plugins.strategy.linear ansible.plugins.strategy.free ansible.plugins.action.normal
-ansible.plugins.action.set_fact ansible.plugins.action.debug ansible.plugins.action.assert
-ansible.plugins.action.include_vars ansible.plugins.action.gather_facts ansible.plugins.action.command
-ansible.plugins.connection.local ansible.plugins.connection.ssh ansible.plugins.shell.sh ansible.plugins.become.sudo
-ansible.plugins.cache.memory ansible.plugins.cache.jsonfile ansible.plugins.callback.default
-ansible.plugins.vars.host_group_vars ansible.plugins.filter.core ansible.plugins.filter.mathstuff
-ansible.plugins.filter.urls ansible.plugins.filter.urlsplit ansible.plugins.filter.encryption ansible.plugins.test.core
-ansible.plugins.test.files ansible.plugins.test.mathstuff ansible.plugins.test.uri ansible.plugins.lookup.env
-ansible.plugins.inventory.host_list ansible.plugins.inventory.script ansible.plugins.inventory.auto
-ansible.plugins.inventory.yaml ansible.plugins.inventory.ini ansible.plugins.inventory.toml
-ansible.plugins.inventory.advanced_host_list ansible.parsing.vault ansible.utils.color
-curses yaml jinja2 multiprocessing.queues concurrent.futures.thread json.decoder encodings.idna
+ansible.playbook.handler_task_include ansible.parsing.vault ansible.modules ansible.plugins.lookup.env
+ansible.utils.color ansible.utils._junit_xml curses yaml jinja2 multiprocessing.popen_fork multiprocessing.queues
+multiprocessing.synchronize concurrent.futures.thread encodings.idna xml.dom.minidom
 """.split()
+# Every run loads all or some of ansible's own plugins of these kinds, and reads their options from their YAML.
+KINDS = "become cache callback connection inventory shell strategy vars".split()
+ACTIONS = "assert command debug gather_facts include_vars normal set_fact".split()
+BUILTIN = "ansible_collections.ansible.builtin"
 # What our steps import, directly or late.
 LIBRARIES = """
 urllib3 urllib3.util.ssl_ requests ssl http.client keystoneauth1.session keystoneauth1.adapter keystoneauth1.loading
@@ -56,6 +53,7 @@ module_utils.steps.domain_restart module_utils.kubernetes module_utils.nova modu
 MORE = "C5C3_HA_WARM_PRELOAD"
 
 _files: dict[str, tuple[int, int, int]] = {}
+_preloaded: set[str] = set()
 
 
 def warm() -> None:
@@ -63,7 +61,7 @@ def warm() -> None:
     importlib.import_module("ansible.cli.playbook")  # this one must work
     for name in CORE + LIBRARIES + os.environ.get(MORE, "").split():
         _import(name)
-    _import_ours()
+    _import_plugins()
     from ansible import constants
 
     _files.update({name: _stamp(name) for name in _loaded_files()})
@@ -87,13 +85,21 @@ def _import(name: str) -> None:
         pass
 
 
-def _import_ours() -> None:
-    """Import our collection with ansible's own loader, then take the loader out: every run installs its own."""
+def _import_plugins() -> None:
+    """Import plugins, ours with ansible's own loader, which is then taken out: every run installs its own."""
     from ansible.plugins import loader
     from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
     loader._configure_collection_loader()
     try:
+        _import(BUILTIN)  # its routing table is the largest YAML of all
+        for name in ACTIONS:
+            _import(f"ansible.plugins.action.{name}")
+            _preloaded.add(f"ansible.plugins.action.{name}")
+            _import(f"{BUILTIN}.plugins.action.{name}")
+        for kind in KINDS:
+            _read_options(getattr(loader, f"{kind}_loader"))
+        loader.fragment_loader._clear_caches()
         for name in OURS:
             _import(COLLECTION + name)
     finally:
@@ -101,6 +107,19 @@ def _import_ours() -> None:
         # A run's playbook may bring collections of its own: the upper levels are then found anew.
         for name in ("ansible_collections", "ansible_collections.c5c3", "ansible_collections.ansible"):
             sys.modules.pop(name, None)
+
+
+def _read_options(loader: Any) -> None:
+    """Import ansible's own plugins of one kind, no other, and let `loader` read what options they have."""
+    package = importlib.import_module(loader.package)
+    for found in pkgutil.iter_modules(package.__path__):
+        name = f"{loader.package}.{found.name}"
+        if found.name == "base":
+            continue  # no plugin: an old name of the package, which warns
+        _import(name)
+        if name in sys.modules:
+            _preloaded.add(name)
+            loader._load_config_defs(found.name, sys.modules[name], sys.modules[name].__file__)
 
 
 def clean() -> None:
@@ -187,6 +206,27 @@ def _make_anew() -> None:
         stream.reconfigure(line_buffering=descriptor == 2 or os.isatty(descriptor))
     importlib.reload(color)
     Display()._set_column_width()
+    _let_directories_override()
+
+
+def _let_directories_override() -> None:
+    """Give way where a playbook or a role brings a plugin with the name of one of ansible's: it takes its place."""
+    from ansible import constants
+    from ansible.plugins import get_plugin_class
+    from ansible.plugins.loader import PluginLoader
+
+    add = PluginLoader.add_directory
+
+    def add_directory(self: PluginLoader, directory: str, with_subdir: bool = False) -> None:
+        add(self, directory, with_subdir)
+        for file in Path(directory, self.subdir if with_subdir else "").glob("*.py"):
+            name = f"{self.package}.{file.stem}"
+            if name in _preloaded:
+                sys.modules.pop(name, None)
+                kind = get_plugin_class(self.class_name)
+                constants.config._plugins.get(kind, {}).pop(file.stem, None)
+
+    PluginLoader.add_directory = add_directory
 
 
 def run(arguments: list[str]) -> NoReturn:

@@ -211,18 +211,18 @@ class Server:
             return
         wanted = dict(field.split(b"=", 1) for field in fields)
         own = dict(os.environb)
+        settled = time.monotonic() - self.began >= LEARN_SECONDS
         if self.job is None:
             # an environment in which ansible could not be imported is not tried again
-            if wanted and (wanted != own or self.start.primer):
+            if wanted and (self.start.primer or (settled and differing(own, wanted))):
                 self.renew(wanted)
             return
         if reason != self.told:
             self.told = reason
             log(f"refused a call, so the ordinary ansible-playbook runs: {os.fsdecode(reason)}")
         if wanted:
-            self.asked = [*(known for known in self.asked if known == wanted), wanted]
-            settled = time.monotonic() - self.began >= LEARN_SECONDS
-            if wanted == own or (settled and len(self.asked) >= LEARN_AFTER):
+            self.asked = [*(known for known in self.asked if not differing(known, wanted)), wanted]
+            if not differing(own, wanted) or (settled and len(self.asked) >= LEARN_AFTER):
                 self.renew(wanted)
 
     def renew(self, environment: Environment) -> None:
@@ -266,6 +266,11 @@ def keeper(server: Server, connection: socket.socket) -> None:
         return  # the client went away before "go": nothing was run
     server.wish.close()
     see_through(server.job, call, connection)
+
+
+def differing(one: Environment, other: Environment) -> list[bytes]:
+    """Return the names of the variables that make `other` another environment than `one`."""
+    return sorted(name for name in (one.keys() | other.keys()) - PER_CALL if one.get(name) != other.get(name))
 
 
 def same_user(connection: socket.socket) -> None:
@@ -322,8 +327,7 @@ def check(server: Server, call: Call) -> None:
     own = dict(os.environb)
     if server.job is None:
         raise Refused("cold", learn=call.environment)
-    names = (own.keys() | call.environment.keys()) - PER_CALL
-    others = sorted(name for name in names if own.get(name) != call.environment.get(name))
+    others = differing(own, call.environment)
     if others:
         names = os.fsdecode(b" ".join(others[:8]))  # never the values: they may be secret
         raise Refused(f"another environment ({names})", learn=call.environment)
@@ -408,6 +412,8 @@ def warmed(start: Start) -> ModuleType | None:
             job.warm()
         problem = said()
     except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code == 0:
+            raise  # SIGTERM
         problem = f"{type(error).__name__}: {error}"
     if not problem:
         return job
