@@ -38,7 +38,9 @@ async def run(queue: Any, options: Options) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            # gather has cancelled them with us; a second time would break off the closing of the connections
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for _turn in range(4):  # libvirtaio's timers of the closed connections end
             await asyncio.sleep(0)
