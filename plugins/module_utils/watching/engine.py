@@ -95,10 +95,11 @@ class Engine:
                 jobs.append(keeper.run)
             tasks = [asyncio.create_task(self._for_ever(job)) for job in jobs]
             try:
-                await asyncio.wait(tasks)  # not gather: it would cancel them too, and twice cuts the Lease's return
+                await asyncio.wait(tasks)  # not gather: it would cancel them too
             finally:
                 for task in tasks:
-                    task.cancel()
+                    if not task.cancelling():  # asyncio.run cancels all tasks by itself; twice cuts the Lease's return
+                        task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await self._session.close()
