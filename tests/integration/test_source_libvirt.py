@@ -12,7 +12,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -32,11 +31,10 @@ from tests.integration.source_libvirt import (
     Hypervisor,
     Source,
     guest_image,
-    read_events,
     rss,
     two_hypervisors,
 )
-from tests.lab.hosts import signal_process, wait_until
+from tests.lab.hosts import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.libvirt]
 

@@ -328,8 +328,18 @@ def compare(domains: Domains, *rows: Listed, connected: bool = False) -> list[Ev
 
 @pytest.mark.parametrize(
     ("reason", "detail"),
-    [(0, "UNKNOWN"), (1, None), (2, None), (3, "CRASHED"), (4, None), (5, None), (6, "FAILED"), (7, None)]
-    + [(8, "FAILED"), (42, "UNKNOWN")],
+    [
+        (0, "UNKNOWN"),
+        (1, None),
+        (2, None),
+        (3, "CRASHED"),
+        (4, None),
+        (5, None),
+        (6, "FAILED"),
+        (7, None),
+        (8, "FAILED"),
+        (42, "UNKNOWN"),
+    ],
 )
 def test_died_while_nobody_was_connected(reason: int, detail: str | None) -> None:
     domains = Domains()
@@ -607,9 +617,7 @@ async def test_only_the_newest_heartbeat_waits() -> None:
     pending = Pending()
     for domains in range(3):
         pending.put({"event": "heartbeat", "uri": "u", "domains": domains, "count": 1, "occurred_at": NOW})
-        pending.put(
-            {"event": "connection", "uri": "u", "reason": f"reason {domains}", "count": 1, "occurred_at": NOW}
-        )
+        pending.put({"event": "connection", "uri": "u", "reason": f"reason {domains}", "count": 1, "occurred_at": NOW})
     assert [each.get("domains", each.get("reason")) for each in await drain(pending)] == [2, "reason 2"]
 
 
@@ -700,13 +708,20 @@ def test_state_file_comes_back_as_it_went(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"version":2,"connections":{}}', '{"version":1}', '{"version":1,"connections":{"u":[]}}']
-    + ['{"version":1,"connections":{"u":{"x":"dead"}}}', '{"version":1,"connections":{"u":{"x":["a","b"]}}}'],
+    [
+        "",
+        "[]",
+        '{"version":2,"connections":{}}',
+        '{"version":1}',
+        '{"version":1,"connections":{"u":[]}}',
+        '{"version":1,"connections":{"u":{"x":"dead"}}}',
+        '{"version":1,"connections":{"u":{"x":["a","b"]}}}',
+    ],
 )
 def test_damaged_state_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "state.json"
     path.write_text(text)
-    with pytest.raises(ValueError):  # noqa: PT011  # json's own message, or ours
+    with pytest.raises(ValueError):  # json's own message, or ours
         state_file.read(str(path))
 
 

@@ -15,11 +15,11 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt")
 
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError  # noqa: E402
-from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events import (  # noqa: E402
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
+from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events import (
     connection as connection_module,
 )
-from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events import (  # noqa: E402
+from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events import (
     event_loop,
     options,
     source,
@@ -220,7 +220,7 @@ def test_documentation_names_every_option() -> None:
 
 async def test_late_result_of_a_call_is_handed_over() -> None:
     handed: list[str] = []
-    done = threading.Event()
+    done = threading.Event()  # set in another thread
 
     def slow() -> str:
         time.sleep(0.2)
@@ -228,8 +228,7 @@ async def test_late_result_of_a_call_is_handed_over() -> None:
 
     with pytest.raises(TimeoutError, match="no answer within"):
         await event_loop.call(slow, deadline=0.05, late=lambda result: (handed.append(result), done.set()))
-    while not done.is_set():
-        await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(done.wait, 5)
     assert handed == ["late"]
 
 

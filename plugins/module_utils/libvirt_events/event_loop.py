@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import libvirtaio
 

@@ -114,7 +114,9 @@ def _hypervisors(given: Any, uris: tuple[str, ...]) -> tuple[str | None, ...]:
         raise ArgumentError(f"hypervisor is {given!r}: give a name, or a mapping of each URI to its name")
     for uri, name in names.items():
         if uri not in uris:
-            raise ArgumentError(f"hypervisor names the URI {uri!r}, which is not among the URIs: add it to uris or remove it")
+            raise ArgumentError(
+                f"hypervisor names the URI {uri!r}, which is not among the URIs: add it to uris or remove it"
+            )
         if not isinstance(name, str) or not _HOST_NAME.match(name):
             raise ArgumentError(f"hypervisor {name!r} is not a host name: use the name of the Kubernetes node")
     return tuple(names.get(uri) for uri in uris)

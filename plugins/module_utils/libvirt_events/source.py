@@ -32,8 +32,7 @@ async def run(queue: Any, options: Options) -> None:
     tasks = [asyncio.create_task(_for_ever(source.send, "sending events"))]
     if options.state_path:
         tasks.append(asyncio.create_task(_for_ever(source.save, "saving the state")))
-    for connection in source.connections:
-        tasks.append(asyncio.create_task(_for_ever(connection.run, connection.uri)))
+    tasks.extend(asyncio.create_task(_for_ever(each.run, each.uri)) for each in source.connections)
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -66,7 +65,7 @@ class _Source:
         remembered = self._remembered()
         self.connections = [
             Connection(uri, name, options, Domains(remembered.get(uri)), self._tell)
-            for uri, name in zip(options.uris, options.hypervisors)
+            for uri, name in zip(options.uris, options.hypervisors, strict=True)
         ]
         self._changed = asyncio.Event()
 

@@ -24,7 +24,9 @@ def read(path: str) -> dict[str, dict[str, str]]:
             content = json.load(file)
     except FileNotFoundError:
         return {}
-    connections = content.get("connections") if isinstance(content, dict) and content.get("version") == _VERSION else None
+    connections = (
+        content.get("connections") if isinstance(content, dict) and content.get("version") == _VERSION else None
+    )
     if not isinstance(connections, dict):
         raise ValueError("it is not a state file of c5c3.ha.libvirt")
     for domains in connections.values():

@@ -21,7 +21,8 @@ Wrong in doubt on the side of telling: a domain told in vain costs a question to
 
 from __future__ import annotations
 
-from typing import Any, Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events.translate import BENIGN_STOPS
 
@@ -257,9 +258,8 @@ def _fault_of(listed: Listed, domain: _Domain, is_new: bool) -> Fault | None:
     reason = SHUTOFF_REASONS[listed.reason] if 0 <= listed.reason < len(SHUTOFF_REASONS) else "UNKNOWN"
     if reason in BENIGN_STOPS:
         return None
-    if reason == "UNKNOWN":
-        if domain.state == STOPPED or (is_new and not listed.persistent):
-            return None
+    if reason == "UNKNOWN" and (domain.state == STOPPED or (is_new and not listed.persistent)):
+        return None
     # DAEMON: libvirtd gave the domain up when it reconnected to its QEMU
     return Fault("lifecycle", "STOPPED", "FAILED" if reason == "DAEMON" else reason)
 

@@ -12,8 +12,9 @@ the libvirt module, so that this file needs none.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 ACTIONS = ("DEFINED", "UNDEFINED", "STARTED", "SUSPENDED", "RESUMED", "STOPPED", "SHUTDOWN", "PMSUSPENDED", "CRASHED")
 DETAILS = {
@@ -60,7 +61,9 @@ OPERATIONS = (
 )
 # A key that rulebook conditions can name and that none of ours could be overwritten by.
 _STATISTIC = re.compile(r"[a-z][a-z0-9_]*\Z")
-_OWN_KEYS = frozenset(("event", "hypervisor", "uri", "uuid", "domain", "occurred_at", "synthetic", "count", "operation"))
+_OWN_KEYS = frozenset(
+    ("event", "hypervisor", "uri", "uuid", "domain", "occurred_at", "synthetic", "count", "operation")
+)
 
 
 def timestamp(seconds: float) -> str:
@@ -68,7 +71,7 @@ def timestamp(seconds: float) -> str:
 
     :param seconds: seconds since the epoch.
     """
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def name_of(table: tuple[str, ...], number: int) -> str:

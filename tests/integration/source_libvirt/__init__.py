@@ -132,7 +132,9 @@ class Hypervisor:
 class Guest:
     """A domain that a test starts and ends."""
 
-    def __init__(self, hypervisor: Hypervisor, folder: Path, mode: int = IDLE, disk: str | None = None, **xml: Any) -> None:
+    def __init__(
+        self, hypervisor: Hypervisor, folder: Path, mode: int = IDLE, disk: str | None = None, **xml: Any
+    ) -> None:
         self.hypervisor = hypervisor
         self.uuid = str(uuid.uuid4())
         self.name = f"g-{self.uuid[:8]}"
@@ -299,11 +301,6 @@ def two_hypervisors() -> Iterator[list[Hypervisor]]:
             hypervisor.host.kill()
         control.kill()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def read_events(path: Path) -> list[Event]:
-    """Events that ansible-rulebook printed, one JSON object a line."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
 
 
 def rss(pid: int) -> int:
