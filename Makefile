@@ -16,10 +16,10 @@ test: ## lint, sanity, unit and integration: all that CI runs
 	@$(IN) lab-packages python -m tests.setup.gate $(ARGS)
 
 unit: ## unit tests on today's ansible-core, in seconds (ARGS="-k name")
-	@$(IN) dev pytest tests/unit $(ARGS)
+	@$(IN) dev pytest -n 2 tests/unit $(ARGS)
 
 unit-oldest: ## unit tests on the oldest supported ansible-core and Python
-	@$(IN) oldest pytest tests/unit $(ARGS)
+	@$(IN) oldest pytest -n 2 tests/unit $(ARGS)
 
 lint: ## ansible-lint, yamllint, ruff, black, shellcheck, documentation, changelog
 	@$(IN) dev python -m tests.setup.lint $(ARGS)

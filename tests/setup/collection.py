@@ -33,12 +33,15 @@ def files() -> list[str]:
     return [name for name in listed if name and os.path.lexists(system.ROOT / name)]
 
 
-def copied_tree(kind: str) -> Path:
-    """Return a collections path in which c5c3.ha is a fresh copy: ansible-test refuses a link and wants no clutter."""
+def copied_tree(kind: str, without: tuple[str, ...] = ()) -> Path:
+    """Return a collections path in which c5c3.ha is a fresh copy: ansible-test refuses a link and wants no clutter.
+
+    Files whose name begins with one of ``without`` are left out.
+    """
     tree = tree_name(kind)
     target = tree / "ansible_collections" / "c5c3" / "ha"
     target.mkdir(parents=True, exist_ok=True)
-    names = files()
+    names = [name for name in files() if not name.startswith(without)]
     # --delete needs whole folders, so what is gone from the checkout is removed by hand
     kept = set(names)
     for path in sorted(target.rglob("*"), reverse=True):
