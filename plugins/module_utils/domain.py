@@ -237,7 +237,7 @@ class Restart:
                 self._wait_until_running(domain, watched, plan, old_id, begin + self.timeout)
                 self._watch(domain, watched)
                 result["verified"] = True
-            after = dict(zip(("state", "reason", "id"), self._state(domain)))
+            after = dict(zip(("state", "reason", "id"), self._state(domain), strict=True))
         result["domain"].update(after)
         result["events"] = watched.since(0)
         result["elapsed"] = round(time.monotonic() - begin, 3)

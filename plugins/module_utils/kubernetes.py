@@ -127,11 +127,11 @@ class Config:
             raise ArgumentError(
                 f"Kubernetes API address {shown(self.server)} ({self.source}) is not usable: give it as https://HOST:6443"
             )
-        if url.scheme == "http" and (self.token or self.token_file or self.client_cert):
-            if url.hostname not in ("localhost", "127.0.0.1", "::1"):
-                raise ArgumentError(
-                    f"Kubernetes API address {shown(self.server)} would send the credential in clear: use https://"
-                )
+        secret = self.token or self.token_file or self.client_cert
+        if secret and url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ArgumentError(
+                f"Kubernetes API address {shown(self.server)} would send the credential in clear: use https://"
+            )
         for path, what in (
             (self.ca_file, "ca_cert"),
             (self.client_cert, "client_cert"),
@@ -139,7 +139,9 @@ class Config:
             (self.token_file, "token_file"),
         ):
             if isinstance(path, str) and not os.access(path, os.R_OK):
-                raise ArgumentError(f"{what} {shown(path)} ({self.source}) cannot be read: check that the file is there")
+                raise ArgumentError(
+                    f"{what} {shown(path)} ({self.source}) cannot be read: check that the file is there"
+                )
 
     # -- kubeconfig --
 
@@ -162,12 +164,16 @@ class Config:
             raise ArgumentError(f"{where} is not there: give a file that exists")
         name = context or current
         if not name:
-            raise ArgumentError(f"{where} has no current-context: set option context to one of {_names(merged['contexts'])}")
+            raise ArgumentError(
+                f"{where} has no current-context: set option context to one of {_names(merged['contexts'])}"
+            )
         if name not in merged["contexts"]:
             raise ArgumentError(f"{where} has no context {shown(name)}: it has {_names(merged['contexts'])}")
         chosen = merged["contexts"][name][0]
         if chosen.get("cluster") not in merged["clusters"]:
-            raise ArgumentError(f"{where} has no cluster {shown(chosen.get('cluster'))}, which context {shown(name)} names")
+            raise ArgumentError(
+                f"{where} has no cluster {shown(chosen.get('cluster'))}, which context {shown(name)} names"
+            )
         self.source = where
         self._use_cluster(*merged["clusters"][chosen["cluster"]])
         if chosen.get("user"):
@@ -181,9 +187,9 @@ class Config:
         self.tls_server_name = cluster.get("tls-server-name")
         self.proxy = cluster.get("proxy-url")
         if cluster.get("certificate-authority-data"):
-            self.ca_data = _base64(cluster["certificate-authority-data"], "certificate-authority-data", self.source).decode(
-                "ascii", "replace"
-            )
+            self.ca_data = _base64(
+                cluster["certificate-authority-data"], "certificate-authority-data", self.source
+            ).decode("ascii", "replace")
         elif cluster.get("certificate-authority"):
             self.ca_file = os.path.join(folder, cluster["certificate-authority"])
 
@@ -254,7 +260,9 @@ def _read_kubeconfig(path: str, source: str) -> dict:
         for section in ("clusters", "users", "contexts")
         for item in (content.get(section) or [] if isinstance(content.get(section) or [], list) else [None])
     ):
-        raise ArgumentError(f"kubeconfig {shown(path)} ({source}) is no kubeconfig: it has no lists clusters, users, contexts")
+        raise ArgumentError(
+            f"kubeconfig {shown(path)} ({source}) is no kubeconfig: it has no lists clusters, users, contexts"
+        )
     return content
 
 
@@ -522,8 +530,7 @@ class Client:
                 status, headers, data = self._exchange(method, target, payload, content_type, token, deadline)
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-                    if not isinstance(error, TimeoutError):
-                        raise self._tls_error(error, what) from None
+                    raise self._tls_error(error, what) from None
                 if attempts is not None and not isinstance(error, (ConnectionRefusedError, socket.gaierror)):
                     attempts.append(str(error))
                 problem = f"{type(error).__name__}: {error}"
@@ -607,7 +614,9 @@ class Client:
         if self.config.proxy:
             proxy = urlsplit(self.config.proxy)
             if proxy.scheme != "http" or not proxy.hostname:
-                raise ArgumentError(f"{self.config.source}: proxy-url {shown(self.config.proxy)} must be http://HOST:PORT")
+                raise ArgumentError(
+                    f"{self.config.source}: proxy-url {shown(self.config.proxy)} must be http://HOST:PORT"
+                )
             connection = _HTTPSConnection(proxy.hostname, proxy.port or 8080, context=context)
             connection.set_tunnel(host, port or 443)
         else:

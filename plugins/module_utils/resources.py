@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 
@@ -32,12 +32,7 @@ def shown(value: object, limit: int = 80) -> str:
 
 def validate_group(group: str) -> str:
     """Return the API group as a plain string, or raise ArgumentError."""
-    if (
-        not isinstance(group, str)
-        or len(group) > 253
-        or not _SUBDOMAIN_RE.fullmatch(group)
-        or "." not in group
-    ):
+    if not isinstance(group, str) or len(group) > 253 or not _SUBDOMAIN_RE.fullmatch(group) or "." not in group:
         raise ArgumentError(
             f"api_group {shown(group)} is not an API group: give a lower-case DNS name such as"
             f" {DEFAULT_GROUP} or kvm.cloud.sap"
@@ -160,12 +155,12 @@ def is_notify_only(eviction: dict | None) -> bool:
 
 def format_time(when: datetime) -> str:
     """Return an aware datetime as RFC 3339 in UTC with microseconds, ending in Z."""
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def now_utc() -> str:
     """Return the present time as RFC 3339 in UTC with microseconds."""
-    return format_time(datetime.now(timezone.utc))
+    return format_time(datetime.now(UTC))
 
 
 def parse_time(text: str, what: str = "time") -> datetime:
@@ -177,7 +172,7 @@ def parse_time(text: str, what: str = "time") -> datetime:
         if not isinstance(text, str) or not _TIME_RE.fullmatch(text):
             raise ValueError(text)
         when = datetime.fromisoformat(str.__str__(text).upper())
-        return when.astimezone(timezone.utc)
+        return when.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ArgumentError(
             f"{what} {shown(text)} is not an RFC 3339 time: give it as 2026-11-24T09:42:01.123456Z"

@@ -160,7 +160,7 @@ def test_check_mode_touches_nothing(guest):
             guest.virsh("suspend")
         elif state == "dead":
             guest.kill()
-            wait_until(lambda: "failed" in guest.state(), 10, "libvirt has seen it", 0.05)
+            wait_until(lambda: guest.state() in DEAD, 10, "libvirt has seen it", 0.05)
         before = guest.state()
         told = restart(guest, check_mode=True)
         assert told["actions"] == actions
@@ -178,7 +178,9 @@ def test_a_guest_that_dies_while_it_is_watched(guest):
     killer = threading.Thread(target=kill_after_its_boot)
     killer.start()
     start = time.monotonic()
-    with pytest.raises(LibvirtError, match=r"did not stay so for 20 s: it is SHUTOFF \((CRASHED|FAILED)\) after STOPPED"):
+    with pytest.raises(
+        LibvirtError, match=r"did not stay so for 20 s: it is SHUTOFF \((CRASHED|FAILED)\) after STOPPED"
+    ):
         restart(guest, verify_seconds=20.0)
     assert time.monotonic() - start < 10, "told at once, not at the end of the watch"
     killer.join()

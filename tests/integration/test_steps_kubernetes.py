@@ -296,7 +296,9 @@ def account(api: Kubernetes, tmp_path_factory) -> dict:
     """A service account that may read Evictions and nothing else, with its token in a file."""
     api.kubectl("create", "serviceaccount", "steps-test", "-n", "default")
     api.kubectl("create", "clusterrole", "steps-test", "--verb=get,list", "--resource=evictions.hypervisor.c5c3.io")
-    api.kubectl("create", "clusterrolebinding", "steps-test", "--clusterrole=steps-test", "--serviceaccount=default:steps-test")
+    api.kubectl(
+        "create", "clusterrolebinding", "steps-test", "--clusterrole=steps-test", "--serviceaccount=default:steps-test"
+    )
     folder = tmp_path_factory.mktemp("account")
     token = folder / "token"
     token.write_text(api.kubectl("create", "token", "steps-test", "-n", "default"))
@@ -336,8 +338,10 @@ def test_a_token_is_read_again_when_its_file_changes(api, account, server, tmp_p
 
 def test_a_certificate_authority_that_did_not_sign(api, account, server, tmp_path):
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other", "-days", "1"]
-        + ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "ca")],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other", "-days", "1"),
+            *("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "ca")),
+        ],
         check=True,
         capture_output=True,
     )
@@ -345,7 +349,9 @@ def test_a_certificate_authority_that_did_not_sign(api, account, server, tmp_pat
     with pytest.raises(Unreachable, match="not trusted"):
         evict(api, server, **{**account, "ca_cert": str(tmp_path / "ca")})
     assert time.monotonic() - start < 2, "asking again would not help"
-    assert run(api, eviction_info, name=server, **{**account, "ca_cert": None, "validate_certs": False})["evictions"] == []
+    assert (
+        run(api, eviction_info, name=server, **{**account, "ca_cert": None, "validate_certs": False})["evictions"] == []
+    )
 
 
 def test_preconditions(api, client, server):
@@ -387,10 +393,18 @@ def host() -> str:
 
 
 def test_a_hypervisors_life(api, client, host):
-    fencing = {"agent": "fence_redfish", "address": "bmc", "system_id": None, "secret_ref": {"name": "s", "namespace": None}}
+    fencing = {
+        "agent": "fence_redfish",
+        "address": "bmc",
+        "system_id": None,
+        "secret_ref": {"name": "s", "namespace": None},
+    }
     made = run(api, hypervisor, name=host, high_availability=False, labels={"zone": "a"}, fencing=fencing)
     assert (made["action"], made["hypervisor"]["spec"]["highAvailability"]) == ("created", False)
-    assert run(api, hypervisor, name=host, high_availability=False, labels={"zone": "a"}, fencing=fencing)["changed"] is False
+    assert (
+        run(api, hypervisor, name=host, high_availability=False, labels={"zone": "a"}, fencing=fencing)["changed"]
+        is False
+    )
     changed = run(api, hypervisor, name=host, maintenance="manual", maintenance_reason="memory", labels={"zone": None})
     assert changed["diff"]["after"]["spec"]["maintenanceReason"] == "memory"
     assert changed["diff"]["after"]["labels"] == {}
@@ -454,7 +468,9 @@ def test_what_the_api_server_refuses_is_said(api, host):
 
 def test_a_migrations_life(api, server):
     where = {"name": server, "namespace": "default"}
-    begun = run(api, migration, **where, source="cmp01", target="cmp02", eviction="cmp01", job={"type": 2, "data_total": 1024})
+    begun = run(
+        api, migration, **where, source="cmp01", target="cmp02", eviction="cmp01", job={"type": 2, "data_total": 1024}
+    )
     assert begun["action"] == "created"
     assert begun["migration"]["spec"] == {"instance": server, "source": "cmp01", "target": "cmp02", "eviction": "cmp01"}
     started = begun["migration"]["status"]["started"]

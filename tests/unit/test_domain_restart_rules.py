@@ -86,7 +86,9 @@ def test_nothing_is_done_to_a_domain_that_libvirt_is_at_work_on(state, reason, m
     assert rules.plan(state, reason, "auto").actions == ()
 
 
-@pytest.mark.parametrize(("state", "reason", "method"), [(*pair, method) for pair, method in itertools.product(ALL, ACTING)])
+@pytest.mark.parametrize(
+    ("state", "reason", "method"), [(*pair, method) for pair, method in itertools.product(ALL, ACTING)]
+)
 def test_a_transient_domain_is_never_destroyed(state, reason, method):
     try:
         actions = rules.plan(state, reason, method, persistent=False).actions
@@ -124,7 +126,7 @@ def test_states_are_numbered_as_libvirt_does():
         for number, name in enumerate(reasons):
             # An older libvirt lacks the latest ones.
             assert getattr(libvirt, f"VIR_DOMAIN_{state}_{name}", number) == number
-    assert libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED == rules.REASONS["SHUTOFF"].index("MIGRATED")
+    assert rules.REASONS["SHUTOFF"].index("MIGRATED") == libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED
 
 
 def test_what_check_mode_expects():
@@ -173,12 +175,16 @@ def test_what_breaks_the_peace(events, state, words):
     assert problem is None if words is None else words in problem
 
 
-@pytest.mark.parametrize("uri", ["qemu:///system", "qemu+unix:///system?socket=/run/x", "test:///default", "ch:///system"])
+@pytest.mark.parametrize(
+    "uri", ["qemu:///system", "qemu+unix:///system?socket=/run/x", "test:///default", "ch:///system"]
+)
 def test_uris_that_are_good(uri):
     assert rules.validate_uri(uri) == uri
 
 
-@pytest.mark.parametrize("uri", ["", "qemu", "/system", "qemu:///a b", "qemu:///\n", "-x://", None, "qemu://" + "x" * 1100])
+@pytest.mark.parametrize(
+    "uri", ["", "qemu", "/system", "qemu:///a b", "qemu:///\n", "-x://", None, "qemu://" + "x" * 1100]
+)
 def test_uris_that_are_refused(uri):
     with pytest.raises(ArgumentError, match="uri"):
         rules.validate_uri(uri)

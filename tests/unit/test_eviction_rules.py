@@ -140,7 +140,9 @@ def test_a_long_reason_is_cut_since_a_server_must_not_stay_dead_for_it():
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3), st.text(), st.text())
 def test_no_input_makes_anything_but_a_good_name_or_an_argument_error(hypervisor, name, instances, reason, time):
     try:
-        want = wanted(hypervisor=hypervisor, name=name, instances=instances, reason=reason, occurred_at=time, cause=None)
+        want = wanted(
+            hypervisor=hypervisor, name=name, instances=instances, reason=reason, occurred_at=time, cause=None
+        )
     except ArgumentError as error:
         assert "\n" not in str(error)
         return
@@ -193,7 +195,13 @@ def test_in_work_means_evicting_is_not_false(status):
 @pytest.mark.parametrize("finished_at", [at(5), at(20), at(40)])
 @pytest.mark.parametrize(
     ("told", "action"),
-    [(at(9), rules.KEEP), (at(10), rules.KEEP), (at(10.000001), rules.REPLACE), (at(30), rules.REPLACE), (None, rules.KEEP)],
+    [
+        (at(9), rules.KEEP),
+        (at(10), rules.KEEP),
+        (at(10.000001), rules.REPLACE),
+        (at(30), rules.REPLACE),
+        (None, rules.KEEP),
+    ],
 )
 def test_finished_only_a_fault_it_has_not_answered_begins_anew(told, action, finished_at):
     """The end's time does not count: a server may die between its restart and that end, and clocks differ."""
@@ -210,7 +218,9 @@ def test_finished_with_no_fault_named_is_measured_by_its_end():
     """As upstream's controller leaves it: the condition's time only."""
     existing = eviction(
         wanted(occurred_at=None),
-        conditions=[{"type": "Evicting", "status": "False", "reason": "Failed", "lastTransitionTime": "2026-11-24T09:00:20Z"}],
+        conditions=[
+            {"type": "Evicting", "status": "False", "reason": "Failed", "lastTransitionTime": "2026-11-24T09:00:20Z"}
+        ],
     )
     assert rules.decide(existing, wanted(occurred_at=at(19))).action == rules.KEEP
     assert rules.decide(existing, wanted(occurred_at=at(21))).action == rules.REPLACE
@@ -309,11 +319,10 @@ def finish(existing: dict, now: str) -> dict:
 @given(st.data())
 def test_no_death_is_lost_and_none_is_told_twice(data):
     """Deaths, told once and again at any later time, between ends of the operator's work."""
-    existing, clock = None, 0
+    existing = None
     told: list[str] = []
-    for _ in range(data.draw(st.integers(1, 30))):
-        clock += 1
-        now = format_time(parse_time(at(0)).replace(minute=clock % 60))
+    for clock in range(data.draw(st.integers(1, 30))):
+        now = format_time(parse_time(at(0)).replace(minute=clock + 1))
         step = data.draw(st.sampled_from(["dies", "again", "end"]))
         if step == "end" and existing is not None and not is_finished(existing):
             existing = finish(existing, now)

@@ -254,7 +254,7 @@ def test_whatever_happens_meanwhile_the_latest_death_is_in_work(plan, deaths):
             try:
                 tell(second)
             except HaError as error:
-                assert "changed by others" in str(error)  # noqa: PT017 - told, so that it is told again
+                assert "changed by others" in str(error)
                 api.meanwhile = lambda: None
                 tell(second)
         stored = api.objects.get(UUID)

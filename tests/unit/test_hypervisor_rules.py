@@ -40,7 +40,9 @@ def test_false_is_a_wish():
 
 def test_fencing_is_replaced_whole():
     """A stale address beside a new agent would switch off the wrong host."""
-    spec = rules.wanted_spec({"fencing": {"agent": "fence_ipmilan", "address": None, "system_id": None, "secret_ref": None}})
+    spec = rules.wanted_spec(
+        {"fencing": {"agent": "fence_ipmilan", "address": None, "system_id": None, "secret_ref": None}}
+    )
     existing = {"fencing": {"agent": "fence_redfish", "address": "bmc1", "secretRef": {"name": "s", "namespace": "n"}}}
     assert rules.merged(existing, rules.changes(existing, spec)) == {"fencing": {"agent": "fence_ipmilan"}}
 
@@ -48,7 +50,9 @@ def test_fencing_is_replaced_whole():
 def test_a_new_secret_leaves_no_namespace_of_the_old_one():
     spec = rules.wanted_spec({"fencing": {"agent": "f", "secret_ref": {"name": "t", "namespace": None}}})
     existing = {"fencing": {"agent": "f", "secretRef": {"name": "s", "namespace": "n"}}}
-    assert rules.merged(existing, rules.changes(existing, spec)) == {"fencing": {"agent": "f", "secretRef": {"name": "t"}}}
+    assert rules.merged(existing, rules.changes(existing, spec)) == {
+        "fencing": {"agent": "f", "secretRef": {"name": "t"}}
+    }
 
 
 def test_empty_fencing_removes_it():

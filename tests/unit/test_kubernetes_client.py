@@ -425,7 +425,11 @@ def test_the_order_of_places(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     pod = Config.load({})
-    assert (pod.server, pod.token_file, pod.ca_file) == ("https://[fd00::1]:443", f"{account}/token", f"{account}/ca.crt")
+    assert (pod.server, pod.token_file, pod.ca_file) == (
+        "https://[fd00::1]:443",
+        f"{account}/token",
+        f"{account}/ca.crt",
+    )
     monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path / "k", cluster={"server": "https://env:6443"}))
     assert Config.load({}).server == "https://env:6443"
     monkeypatch.setenv("K8S_AUTH_KUBECONFIG", kubeconfig(tmp_path / "a", cluster={"server": "https://auth:6443"}))
@@ -463,7 +467,9 @@ def test_paths_are_relative_to_the_file_and_options_override(tmp_path):
     )
     config = Config.load({"kubeconfig": path})
     assert (config.ca_file, config.client_cert) == (str(tmp_path / "ca"), str(tmp_path / "crt"))
-    config = Config.load({"kubeconfig": path, "ca_cert": str(tmp_path / "other"), "validate_certs": False, "api_key": "k"})
+    config = Config.load(
+        {"kubeconfig": path, "ca_cert": str(tmp_path / "other"), "validate_certs": False, "api_key": "k"}
+    )
     assert (config.ca_file, config.verify, config.token) == (str(tmp_path / "other"), False, "k")
 
 
@@ -519,7 +525,17 @@ def test_a_kubeconfig_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize(
     "address",
-    ["", "host", "ftp://h", "https://", "https://h:port", "https://u:p@h", "https://h?x=1", "https://h#x", "https://[::1"],
+    [
+        "",
+        "host",
+        "ftp://h",
+        "https://",
+        "https://h:port",
+        "https://u:p@h",
+        "https://h?x=1",
+        "https://h#x",
+        "https://[::1",
+    ],
 )
 def test_addresses_that_do_not_serve(address):
     config = Config()
@@ -608,11 +624,17 @@ def test_a_name_that_the_certificate_has_not(tls_server, certificates):
 def test_certificates_and_keys_that_do_not_fit(certificates, cert, key):
     command = ["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", "client.key", "-out", "locked.key"]
     subprocess.run(command, cwd=certificates, check=True, capture_output=True)
-    params = {"host": "https://127.0.0.1:1", "client_cert": str(certificates / cert), "client_key": str(certificates / key)}
+    params = {
+        "host": "https://127.0.0.1:1",
+        "client_cert": str(certificates / cert),
+        "client_key": str(certificates / key),
+    }
     with pytest.raises(ArgumentError, match="no passphrase"):
         Client.from_params(params, "m").get(EVICTIONS, UUID)
 
 
 def test_a_certificate_authority_that_is_none(certificates):
     with pytest.raises(ArgumentError, match="certificate authority"):
-        Client.from_params({"host": "https://127.0.0.1:1", "ca_cert": str(certificates / "ca.key")}, "m").get(EVICTIONS, UUID)
+        Client.from_params({"host": "https://127.0.0.1:1", "ca_cert": str(certificates / "ca.key")}, "m").get(
+            EVICTIONS, UUID
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,23 @@ from ansible_collections.c5c3.ha.plugins.module_utils import resources as r
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 
 UUID = "7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d"
-HOSTILE = ["", "..", "a/b", "../../secrets", "a?b", "a#b", "a%2fb", "A", "a b", "-a", "a-", "a..b", "a\n", "ä", "a" * 254]
+HOSTILE = [
+    "",
+    "..",
+    "a/b",
+    "../../secrets",
+    "a?b",
+    "a#b",
+    "a%2fb",
+    "A",
+    "a b",
+    "-a",
+    "a-",
+    "a..b",
+    "a\n",
+    "ä",
+    "a" * 254,
+]
 
 
 @pytest.mark.parametrize("name", ["a", "cmp01", "cmp01.example.com", UUID, "a" * 253, "1-2"])
@@ -85,7 +101,9 @@ def test_uuid_is_made_lower_case():
     assert not r.is_uuid(UUID.upper())
 
 
-@pytest.mark.parametrize("value", ["", UUID[:-1], UUID + "0", UUID + "\n", UUID.replace("-", ""), None, 1, "g" + UUID[1:]])
+@pytest.mark.parametrize(
+    "value", ["", UUID[:-1], UUID + "0", UUID + "\n", UUID.replace("-", ""), None, 1, "g" + UUID[1:]]
+)
 def test_uuids_that_are_refused(value):
     with pytest.raises(ArgumentError, match="not a UUID"):
         r.validate_uuid(value)
@@ -132,16 +150,16 @@ def test_times_that_are_refused(text):
         r.parse_time(text, "occurred_at")
 
 
-@given(st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(timezone.utc)))
+@given(st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC)))
 def test_times_survive_and_sort_as_text(when):
     text = r.format_time(when)
     assert r.parse_time(text) == when
-    later = when + timedelta(microseconds=1) if when < datetime.max.replace(tzinfo=timezone.utc) else when
+    later = when + timedelta(microseconds=1) if when < datetime.max.replace(tzinfo=UTC) else when
     assert r.format_time(later) >= text
 
 
 def test_now_is_utc_with_microseconds():
-    assert abs(r.parse_time(r.now_utc()) - datetime.now(timezone.utc)) < timedelta(seconds=5)
+    assert abs(r.parse_time(r.now_utc()) - datetime.now(UTC)) < timedelta(seconds=5)
     assert len(r.now_utc()) == 27
 
 

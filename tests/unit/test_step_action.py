@@ -112,7 +112,10 @@ def test_an_error_of_the_step_is_a_failure_in_words(make):
     [
         ({}, "missing required arguments: name"),
         ({"name": "n", "count": "many"}, "count"),
-        ({"name": "n", "bogus": 1}, "Unsupported parameters for (c5c3.ha.for_tests) module: bogus. Supported parameters"),
+        (
+            {"name": "n", "bogus": 1},
+            "Unsupported parameters for (c5c3.ha.for_tests) module: bogus. Supported parameters",
+        ),
         ({"name": "n", "items": ["a"]}, "password"),
     ],
 )
@@ -150,7 +153,7 @@ def test_each_module_has_its_step_and_its_action(name):
     step = importlib.import_module(f"{COLLECTION}.module_utils.steps.{name}")
     assert callable(step.run)
     plugin = importlib.import_module(f"{COLLECTION}.action.{name}").ActionModule
-    assert plugin.STEP == name
+    assert name == plugin.STEP
     assert issubclass(plugin, action.StepAction)
 
 

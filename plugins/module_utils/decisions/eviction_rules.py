@@ -186,7 +186,9 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
     if is_notify_only(existing) and not wanted.notify_only:
         # Of one server's faults a later one is another one: a dead QEMU has no I/O errors.
         if wanted.occurred_at is None or seen is None or parse_time(wanted.occurred_at) > parse_time(seen):
-            return Decision(REPLACE, f"Eviction {wanted.name} only told of a fault; one that asks for more takes its place")
+            return Decision(
+                REPLACE, f"Eviction {wanted.name} only told of a fault; one that asks for more takes its place"
+            )
         return Decision(KEEP, f"Eviction {wanted.name} tells of a later fault than that of {wanted.occurred_at}")
     if is_finished(existing):
         return _decide_finished(existing, wanted)

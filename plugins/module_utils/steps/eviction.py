@@ -46,7 +46,9 @@ def run(params: dict, check_mode: bool) -> dict:
         name = wanted.name
     resource = evictions(params["api_group"])
     with Client.from_params(params, AGENT_MANAGER) as client:
-        result = _present(client, resource, wanted, check_mode) if wanted else _absent(client, resource, name, check_mode)
+        result = (
+            _present(client, resource, wanted, check_mode) if wanted else _absent(client, resource, name, check_mode)
+        )
         if client.warnings:
             result["warnings"] = client.warnings
     return result
@@ -125,7 +127,7 @@ def _delete(client: Client, resource: Resource, existing: dict, dry_run: bool) -
 
 
 def _absent(client: Client, resource: Resource, name: str, check_mode: bool) -> dict:
-    for turn in range(TURNS):
+    for _turn in range(TURNS):
         existing = client.get(resource, name)
         if existing is None:
             return _result(False, "unchanged", None, None, f"Eviction {name} is not there")

@@ -105,7 +105,9 @@ def _present(
             raise
         except (Conflict, NotFound):
             continue  # created or deleted between our read and our write
-    raise HaError(f"Hypervisor {name} was created and deleted by others {TURNS} times meanwhile: find out who does that")
+    raise HaError(
+        f"Hypervisor {name} was created and deleted by others {TURNS} times meanwhile: find out who does that"
+    )
 
 
 def _write(
@@ -156,7 +158,9 @@ def _absent(client: Client, resource: Resource, name: str, check_mode: bool) -> 
         except Conflict:
             continue
         return _result(removed, "deleted", existing, None, f"Hypervisor {name} is removed")
-    raise HaError(f"Hypervisor {name} was deleted and created by others {TURNS} times meanwhile: find out who does that")
+    raise HaError(
+        f"Hypervisor {name} was deleted and created by others {TURNS} times meanwhile: find out who does that"
+    )
 
 
 def _result(changed: bool, action: str, before: dict | None, after: dict | None, message: str) -> dict:
