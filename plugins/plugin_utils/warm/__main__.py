@@ -65,7 +65,7 @@ def start(environment: dict[str, str], daemon: str) -> Path:
     try:
         primer = interpreter(shutil.which(daemon, path=environment["PATH"]) or "")[0]
     except (CannotStart, OSError):
-        primer = sys.executable
+        primer = "-"  # no Python script: the first call teaches the environment
     folder = private_folder(environment)
     try:
         install(folder, command[0])

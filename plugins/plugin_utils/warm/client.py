@@ -12,9 +12,9 @@ The call runs exactly once. Until the server has offered to take it and heard "g
 
 The conversation, over a unix stream socket::
 
-    client -> server  MAGIC, size as 8 hex digits (with descriptors 0-2 as SCM_RIGHTS), then the call, see _call()
+    client -> server  MAGIC, size as 8 hex digits, then the call, see _call()
     server -> client  "A" offers to run it, or "R" and the reason why not
-    client -> server  "G" go; from then on one byte per signal to pass on
+    client -> server  "G" go, with descriptors 0-2 (SCM_RIGHTS); from then on one byte per signal to pass on
     server -> client  "X" and the wait status as 4 bytes, little endian
 """
 
@@ -75,9 +75,14 @@ def _real(path: list[bytes]) -> bytes:
 
 
 def _call(real: bytes, environment: dict[bytes, bytes], ignored: set[int]) -> bytes:
-    """Return everything a process takes from its parent, save the three descriptors, as NUL-separated fields."""
+    """Return everything a process takes from its parent, save the three descriptors, as NUL-separated fields.
+
+    Nothing where that cannot be told, or where the real one has something to say about its descriptors.
+    """
     try:
         folder = os.getcwdb()
+        if not all(os.get_blocking(descriptor) for descriptor in (0, 1, 2)):
+            return b""
     except OSError:
         return b""
     umask = os.umask(0o077)
@@ -97,9 +102,7 @@ def _offered(name: str, call: bytes) -> socket | None:
     try:
         connection.settimeout(HANDSHAKE_SECONDS)
         connection.connect(name)
-        descriptors = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
-        connection.sendmsg([MAGIC + b"%08x" % len(call)], [(SOL_SOCKET, SCM_RIGHTS, descriptors)])
-        connection.sendall(call)
+        connection.sendall(MAGIC + b"%08x" % len(call) + call)
         if connection.recv(1) == b"A":
             return connection
     except OSError:
@@ -115,8 +118,10 @@ def _run(connection: socket, ignored: set[int]) -> int | None:
             signal(number, lambda which, frame: _pass_on(connection, which))
     connection.settimeout(None)
     answer = b""
+    # Only now: descriptors that wait in a queue keep the caller's pipe open.
+    descriptors = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
     try:
-        connection.sendall(b"G")
+        connection.sendmsg([b"G"], [(SOL_SOCKET, SCM_RIGHTS, descriptors)])
         while len(answer) < 5:
             part = connection.recv(5 - len(answer))
             if not part:

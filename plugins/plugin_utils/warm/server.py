@@ -16,7 +16,6 @@ Per connection the server forks a keeper, which reads the call, offers to run it
 
 from __future__ import annotations
 
-import array
 import contextlib
 import importlib.util
 import os
@@ -79,7 +78,6 @@ class Call:
     ignored: frozenset[int]
     arguments: list[str]
     environment: Environment
-    descriptors: list[int]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Start:
     folder: Path
     real: str
     parent: int
-    primer: str  # the Python that has ansible-runner; "" once an environment is known
+    primer: str  # the Python that has ansible-runner, "-" for none; "" once an environment is known
     ready: int  # descriptor that tells the launcher of the start; -1 later
 
     @classmethod
@@ -163,11 +161,11 @@ class Server:
         for source in (self.listener, self.wishes, self.woken):
             poll.register(source, select.POLLIN)
         while os.getppid() == self.start.parent:
+            self.reap()
             ready = {number for number, event in poll.poll(PARENT_SECONDS * 1000)}
             if self.woken.fileno() in ready:
                 with contextlib.suppress(BlockingIOError):
                     self.woken.recv(4096)
-                self.reap()
             if self.wishes.fileno() in ready:
                 self.learn()
             if self.listener.fileno() in ready:
@@ -256,7 +254,8 @@ def keeper(server: Server, connection: socket.socket) -> None:
                 server.wish.send(b"\0".join([str(refused).encode(), *wanted]))
             raise
         connection.sendall(b"A")
-        if connection.recv(1) != b"G":
+        word, descriptors, flags, peer = socket.recv_fds(connection, 1, 3)
+        if word != b"G" or len(descriptors) != 3:
             return
     except Refused as refused:
         with contextlib.suppress(OSError):
@@ -265,7 +264,7 @@ def keeper(server: Server, connection: socket.socket) -> None:
     except OSError:
         return  # the client went away before "go": nothing was run
     server.wish.close()
-    see_through(server.job, call, connection)
+    see_through(server.job, call, descriptors, connection)
 
 
 def differing(one: Environment, other: Environment) -> list[bytes]:
@@ -283,19 +282,13 @@ def same_user(connection: socket.socket) -> None:
 
 def receive(connection: socket.socket) -> Call:
     """Read one call."""
-    head, extra, flags, peer = connection.recvmsg(len(MAGIC) + 8, socket.CMSG_SPACE(64))
-    descriptors = array.array("i")
-    for level, kind, data in extra:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    head = connection.recv(len(MAGIC) + 8, socket.MSG_WAITALL)
     try:
         size = int(head[len(MAGIC) :], 16)
     except ValueError:
         size = -1
     if not head.startswith(MAGIC) or len(head) != len(MAGIC) + 8 or size < 0:
         raise Refused("another version")
-    if len(descriptors) != 3 or flags & socket.MSG_CTRUNC:
-        raise Refused("not three descriptors")
     if size > LARGEST_CALL:
         raise Refused("too large")
     data = bytearray()
@@ -314,7 +307,6 @@ def receive(connection: socket.socket) -> Call:
             ignored=frozenset(int(number) for number in ignored.split(b",") if number),
             arguments=[os.fsdecode(argument) for argument in arguments],
             environment=dict(field.split(b"=", 1) for field in environment),
-            descriptors=list(descriptors),
         )
     except ValueError:
         raise Refused("not a call") from None
@@ -337,8 +329,6 @@ def check(server: Server, call: Call) -> None:
         raise Refused("its folder cannot be entered") from None
     os.environb.clear()
     os.environb.update(call.environment)
-    if not all(os.get_blocking(descriptor) for descriptor in call.descriptors):
-        raise Refused("its descriptors do not block")
     stale, reason = server.job.differs(call.arguments)
     if stale:
         raise Refused(reason, learn=own)
@@ -346,7 +336,7 @@ def check(server: Server, call: Call) -> None:
         raise Refused(reason)
 
 
-def see_through(job: ModuleType, call: Call, connection: socket.socket) -> None:
+def see_through(job: ModuleType, call: Call, descriptors: list[int], connection: socket.socket) -> None:
     """Run `call`, pass the client's signals on, tell the client how it ended. A client that vanishes ends the run."""
     woken, waker = socket.socketpair()
     for end in (woken, waker):
@@ -363,16 +353,16 @@ def see_through(job: ModuleType, call: Call, connection: socket.socket) -> None:
             signal.signal(number, signal.SIG_IGN)
         os.setsid()
         die_with_parent(keeper_pid, signal.SIGKILL)
-        for number, descriptor in enumerate(call.descriptors):
+        for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
-        for descriptor in (*call.descriptors, connection, woken, waker):
+        for descriptor in (*descriptors, connection, woken, waker):
             if isinstance(descriptor, socket.socket):
                 descriptor.close()
             elif descriptor > 2:
                 os.close(descriptor)
         os.umask(call.umask)
         job.run([call.real, *call.arguments])
-    for descriptor in call.descriptors:
+    for descriptor in descriptors:
         os.close(descriptor)
     # the server's log is its own: this process needs nothing of it, and holds nothing of the caller's
     connection.settimeout(None)
@@ -474,7 +464,7 @@ def main(words: list[str]) -> None:
         if start.ready >= 0:
             os.write(start.ready, b"ready\n")
             os.close(start.ready)
-        if start.primer:
+        if start.primer not in ("", "-"):
             prime(start)
         server.serve()
     finally:
