@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ import yaml
 from tests.lab import Lab, LabError, wait_until
 
 NAMESPACE = "c5c3-ha"
+# What the rulebook ha_agent tells when its source is connected.
+_CONNECTED = "is connected"
 RULEBOOKS = {"agent": "c5c3.ha.ha_agent", "operator": "c5c3.ha.hypervisor_operator"}
 
 
@@ -71,6 +74,8 @@ class Deployment:
                     f"{role}_extra_volumes": pod["volumes"],
                     f"{role}_extra_volume_mounts": pod["volumeMounts"],
                     f"{role}_extra_env": pod["env"],
+                    # Weighs against nova-compute, kubelet and guests of the same machine.
+                    f"{role}_resources": {"requests": {"cpu": "500m", "memory": "192Mi"}},
                 }
             )
         values["crds_kubeconfig"] = str(self.lab.kubernetes.kubeconfig)
@@ -119,15 +124,13 @@ class Deployment:
             wait_until(lambda host=host: self.connected(host), timeout, f"the agent of {host} watches its guests", 0.2)
 
     def connected(self, host: str) -> bool:
-        """Whether the agent of a host has compared all guests since it started: it wrote its memory of them."""
+        """Whether the agent of a host, as it runs now, has said that it is connected to libvirt."""
+        pods = (self.lab.hosts[host].directory / "var" / "log" / "pods").glob(f"{NAMESPACE}_*/agent/*.log")
+        logs = sorted(pods, key=lambda path: path.stat().st_mtime)
         found = self.daemons("agent", host)
-        if not found:
-            return False
-        state = next((self.lab.hosts[host].directory / "var" / "lib" / "c5c3-ha").glob("*.json"), None)
-        try:
-            return state is not None and state.stat().st_mtime >= _started_at(found[0].pid)
-        except FileNotFoundError:
-            return False
+        if not found or not logs or logs[-1].stat().st_mtime < _started_at(found[0].pid):
+            return False  # what is there was written by the container before
+        return _CONNECTED in logs[-1].read_text(encoding="utf-8", errors="replace")
 
     # -- the daemons ---------------------------------------------------------------------------------------------------
 
@@ -170,8 +173,10 @@ class Deployment:
 
 
 def _started_at(pid: int) -> float:
-    """Start of a process, seconds since the epoch."""
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    """Start of a process, seconds since the epoch; now, when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return time.time()
     ticks = int(stat[stat.rindex(")") + 2 :].split()[19])
-    boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
-    return boot + ticks / os.sysconf("SC_CLK_TCK") - 1.0
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

@@ -113,6 +113,9 @@ def enter_network(pid: int) -> None:
         os.close(descriptor)
 
 
+_CPU_SHARES = 8192
+
+
 def _cgroup_hierarchies() -> list[tuple[str, str, Path]]:
     """(mount option, folder name, this process's own cgroup folder) of each cgroup v1 hierarchy."""
     result = []
@@ -603,6 +606,9 @@ class Namespace:
             if name == "cpuset":
                 for file in ("cpuset.cpus", "cpuset.mems"):
                     (folder / file).write_text((own / file).read_text())
+            if name == "cpu":
+                # A whole machine would else weigh as much as one process of the tests outside.
+                (folder / "cpu.shares").write_text(str(_CPU_SHARES))
             folders.append(folder)
         folders.sort(key=lambda f: "/freezer/" not in str(f))  # processes() reads the first
         (self.directory / "cgroups").write_text("".join(f"{f}\n" for f in folders))
