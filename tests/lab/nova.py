@@ -573,7 +573,7 @@ class Nova:
             return not missing
 
         try:
-            wait_until(ready, timeout, "computes", interval=0.2)
+            wait_until(ready, timeout, "computes", interval=0.5)
         except LabError:
             logs = ", ".join(str(self.lab.hosts[name].log_path("nova-compute")) for name in sorted(missing))
             raise LabError(
