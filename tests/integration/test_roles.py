@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ class Run:
 class Playbooks:
     """Runs roles of this checkout against the lab, as a user would."""
 
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+    def __init__(self, kubeconfig: Path | None, folder: Path) -> None:
         self.folder = folder
         tree = folder / "collections" / "ansible_collections" / "c5c3"
         tree.mkdir(parents=True)
@@ -58,7 +59,7 @@ class Playbooks:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
             "ANSIBLE_LOCALHOST_WARNING": "0",
-            "K8S_AUTH_KUBECONFIG": str(kubeconfig),
+            **({"K8S_AUTH_KUBECONFIG": str(kubeconfig)} if kubeconfig else {}),
         }
 
     def play(self, tasks: list[dict] | str, *options: str, **variables: object) -> Run:
@@ -421,6 +422,146 @@ class TestAgentWithCertificate:
     def test_the_name_without_the_group_has_no_rights(self, lab_kubernetes):
         with pytest.raises(LabError, match="cannot create resource"):
             self.create(lab_kubernetes, vm_body(), f"c5c3-ha:agent:{MINE}", "somebody")
+
+
+# --- everything, deployed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deployment(playbooks, admin, definitions, lab_kubernetes) -> Iterator[dict]:
+    """Variables that deploy real agents and operators in the lab; removed at the end."""
+    for host in lab_kubernetes.lab.hosts.values():
+        host.exec(["mkdir", "-p", "/run/libvirt"], check=True)
+    collections = playbooks.folder / "collections"
+    pod = lab_kubernetes.pod_volumes([collections, ROOT])
+    variables: dict = {
+        "c5c3_ha_namespace": "c5c3-ha-deployed",
+        "c5c3_ha_image": LAB_IMAGE,
+        "hypervisor_operator_cloud": "test",
+        "hypervisor_operator_clouds": {
+            "test": {"auth": {"auth_url": "http://127.0.0.1:9/", "username": "u", "password": PASSWORD}}
+        },
+        "hypervisor_operator_cloud_ca": "no certificate",
+        "ha_agent_name": "deployed-agent",
+        "ha_agent_rulebook_vars": {"c5c3_ha_heartbeat_seconds": 2},
+        "hypervisor_operator_name": "deployed-operator",
+    }
+    for role in ("ha_agent", "hypervisor_operator"):
+        variables |= {
+            f"{role}_image_pull_policy": "Never",
+            f"{role}_collections_path": str(collections),
+            f"{role}_extra_volumes": pod["volumes"],
+            f"{role}_extra_volume_mounts": pod["volumeMounts"],
+            f"{role}_extra_env": pod["env"],
+        }
+    yield variables
+    for role in ("ha_agent", "hypervisor_operator"):
+        playbooks.succeed(role, **{**variables, f"{role}_state": "absent"})
+    for kind in (PODS, SECRETS, CONFIG_MAPS):
+        left = [item["metadata"]["name"] for item in admin.list(kind, "c5c3-ha-deployed")]
+        assert [name for name in left if name.startswith("deployed-") and kind is not PODS] == []
+
+
+PODS = resources.Resource("", "v1", "pods", "Pod", True)
+SECRETS = resources.Resource("", "v1", "secrets", "Secret", True)
+CONFIG_MAPS = resources.Resource("", "v1", "configmaps", "ConfigMap", True)
+NAMESPACES = resources.Resource("", "v1", "namespaces", "Namespace", False)
+LEASES = resources.Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
+
+
+class TestDeployment:
+    def test_planned_deployed_unchanged(self, playbooks, admin, deployment, lab_kubernetes):
+        planned = playbooks.play("c5c3.ha.data_plane", "--check", "--diff", "-i", "localhost,", **deployment)
+        assert planned.code == 0, planned.output[-6000:]
+        assert admin.get(NAMESPACES, "c5c3-ha-deployed") is None
+
+        deployed = playbooks.play("c5c3.ha.data_plane", "--diff", "-vvv", "-i", "localhost,", **deployment)
+        assert deployed.code == 0, deployed.output[-6000:]
+        assert deployed.changed > 0
+        assert PASSWORD not in deployed.output.replace(json.dumps(deployment), "")
+        config = admin.get(CONFIG_MAPS, "deployed-operator", "c5c3-ha-deployed")
+        assert PASSWORD not in json.dumps(config)
+        assert yaml.safe_load(config["data"]["vars.yml"])["c5c3_ha_lease_namespace"] == "c5c3-ha-deployed"
+
+        again = playbooks.play("c5c3.ha.data_plane", "--diff", "-i", "localhost,", **deployment)
+        assert again.code == 0, again.output[-6000:]
+        assert again.changed == 0, again.output[-6000:]
+
+    def test_agents_tell_of_themselves_and_one_operator_leads(self, admin, deployment, lab_kubernetes):
+        """The pods' own tokens are bound to their Nodes: the policy lets each write its own Hypervisor's status."""
+        names = list(lab_kubernetes.lab.hosts)
+        waits(lambda: all((admin.get(HYPERVISORS, name).get("status") or {}).get("agent") for name in names))
+        holder = waits(
+            lambda: [lease["spec"].get("holderIdentity") for lease in admin.list(LEASES, "c5c3-ha-deployed")]
+        )
+        assert holder[0].startswith("deployed-operator-")
+
+    def test_pods_are_held_tight(self, admin, deployment):
+        pods = admin.list(PODS, "c5c3-ha-deployed")
+        for pod in pods:
+            (container,) = pod["spec"]["containers"]
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            if container["name"] == "operator":
+                assert pod["spec"]["securityContext"]["runAsNonRoot"]
+            else:
+                mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+                assert mounts["/run/libvirt"]["readOnly"]
+                assert not any("secret" in volume for volume in pod["spec"]["volumes"])
+
+
+def waits(question, seconds: float = 90.0):
+    """Return the first true answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.2)
+
+
+# --- platform host ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("role", ["ha_agent", "hypervisor_operator"])
+def test_unit_is_what_systemd_wants(role, tmp_path):
+    """Rendered as on a host, and looked through by systemd itself."""
+    program = tmp_path / "venv" / "bin" / "ansible-rulebook"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    folder = ROOT / "roles" / role
+    unit, environment = tmp_path / "c5c3-test.service", tmp_path / "environment"
+    tasks: list[dict] = [
+        {"ansible.builtin.setup": {"gather_subset": ["min"]}},
+        *({"ansible.builtin.include_vars": f"{folder}/{name}/main.yml"} for name in ("defaults", "vars")),
+        *(
+            {"ansible.builtin.template": {"src": f"{folder}/templates/host/{source}", "dest": str(to), "mode": "0600"}}
+            for source, to in (("unit.service.j2", unit), ("environment.j2", environment))
+        ),
+    ]
+    variables = {
+        f"{role}_platform": "host",
+        f"{role}_venv": str(tmp_path / "venv"),
+        f"{role}_config_path": str(tmp_path),
+        f"{role}_environment": {"WORDS": 'a "quoted" word, 100 % and $HOME'},
+        f"{role}_extra_arguments": ["--shutdown-delay", "5 seconds %n"],
+        f"{role}_user": "root",
+        f"{role}_group": "root",
+    }
+    play = tmp_path / "play.yml"
+    play.write_text(json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]))
+    run = Playbooks(None, tmp_path).play(str(play), **variables)
+    assert run.code == 0, run.output[-4000:]
+    assert "--shutdown-delay '5 seconds %%n'" in unit.read_text()
+    assert 'WORDS="a \\"quoted\\" word, 100 % and \\$HOME"' in environment.read_text()
+    seen = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (seen.returncode, seen.stdout + seen.stderr) == (0, "")
 
 
 def wait_for(action, seconds: float = 15.0) -> None:
