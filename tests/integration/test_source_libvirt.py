@@ -511,7 +511,7 @@ def rulebook(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[by
             process.wait()
 
 
-JAVA = "-Xrs -Xms8m -Xmx64m -Xss512k -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+JAVA = "-Xrs -Xms8m -Xmx64m -Xss256k -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
 @pytest.mark.rulebook

@@ -442,6 +442,13 @@ def test_event_that_arrives_after_the_comparison_told_it_is_dropped_once() -> No
     assert domains.observe(lifecycle("STOPPED", "FAILED")) is True
 
 
+def test_death_after_a_start_that_was_lost_with_the_connection_is_told() -> None:
+    domains = Domains({A: "active"})
+    assert len(compare(domains, listed(SHUTOFF, 6), connected=True)) == 1
+    domains.begin_connection()  # the start between the two is not known
+    assert domains.observe(lifecycle("STOPPED", "FAILED")) is True
+
+
 def test_failed_incoming_migration_is_marked_and_not_told_by_a_comparison() -> None:
     domains = Domains()
     domains.observe(lifecycle("STARTED", "MIGRATED"))
@@ -512,6 +519,8 @@ class World:
         events, _notes = self.domains.compare([row], NOW, connected=connected)
         self.runs[-1].told += len(events)
         self.runs[-1].most += connected and self.runs[-1].died
+        # a start that flies clears the mark that this end was told: told once more, the safe way to be wrong
+        self.runs[-1].most += self.runs[-1].died and any(each["action"] == "STARTED" for each in self.flying)
         if when == "after":
             self.deliver()
 
