@@ -33,7 +33,10 @@ def test_defaults():
     (watched,) = options.watched
     assert watched.resource.full_name == "evictions.hypervisor.c5c3.io"
     assert (watched.namespace, watched.label_selector, watched.field_selector, watched.resync_seconds) == (
-        None, "", "", 30.0,
+        None,
+        "",
+        "",
+        30.0,
     )
     assert options.lease is None
     assert options.watch_timeout == 45.0
@@ -41,7 +44,14 @@ def test_defaults():
 
 def test_empty_strings_count_as_not_given_and_strings_as_what_they_say():
     options = parse(
-        {"kubeconfig": "", "context": "", "kinds": "", "namespace": None, "resync_seconds": "12.5", "validate_certs": "no"}
+        {
+            "kubeconfig": "",
+            "context": "",
+            "kinds": "",
+            "namespace": None,
+            "resync_seconds": "12.5",
+            "validate_certs": "no",
+        }
     )
     assert options.watched[0].resync_seconds == 12.5
     assert options.auth.validate_certs is False
@@ -57,7 +67,13 @@ def test_kinds_resources_and_selectors():
             "resources": [
                 {"kind": "Hypervisor", "label_selectors": "x=y", "resync_seconds": 0},
                 {"kind": "Node", "group": "core", "plural": "nodes", "field_selectors": ["metadata.name=cmp01"]},
-                {"kind": "OVSNode", "group": "ovs.c5c3.io", "version": "v1alpha1", "plural": "ovsnodes", "namespaced": True},
+                {
+                    "kind": "OVSNode",
+                    "group": "ovs.c5c3.io",
+                    "version": "v1alpha1",
+                    "plural": "ovsnodes",
+                    "namespaced": True,
+                },
             ],
         }
     )
@@ -221,9 +237,24 @@ async def test_order_of_places(load, tmp_path):
         await load(Auth(), environ, str(pod))
     (pod / "ca.crt").unlink()
     certificate = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x",
-         "-keyout", str(tmp_path / "key"), "-out", str(pod / "ca.crt")],
-        capture_output=True, check=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=x",
+            "-keyout",
+            str(tmp_path / "key"),
+            "-out",
+            str(pod / "ca.crt"),
+        ],
+        capture_output=True,
+        check=True,
     )
     assert certificate.returncode == 0
     assert (await load(Auth(), environ, str(pod)))[:2] == ("https://[fd00::1]:6443", "Bearer pod-token")
@@ -298,16 +329,32 @@ async def test_a_login_helper_is_run(load, tmp_path):
 async def test_keys_inside_a_kubeconfig_do_not_stay_on_disk(load, tmp_path, monkeypatch):
     key, certificate = tmp_path / "k.pem", tmp_path / "c.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x",
-         "-keyout", str(key), "-out", str(certificate)],
-        capture_output=True, check=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=x",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ],
+        capture_output=True,
+        check=True,
     )
     inline = {
         "client-key-data": base64.b64encode(key.read_bytes()).decode(),
         "client-certificate-data": base64.b64encode(certificate.read_bytes()).decode(),
     }
     path = kubeconfig(
-        tmp_path / "config", user=inline,
+        tmp_path / "config",
+        user=inline,
         cluster={"server": "https://x", "certificate-authority-data": inline["client-certificate-data"]},
     )
     scratch = tmp_path / "scratch"
@@ -371,6 +418,11 @@ except AttributeError:
 
 
 def test_only_a_few_modules_are_imported_and_others_still_find_all():
-    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, env={
-        **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)})
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
     assert done.stdout.strip() == "fine", done.stderr

@@ -136,10 +136,12 @@ class Daemon:
 
     async def told(self, count, seconds=5.0):
         events = [await self.next(seconds) for _ in range(count)]
-        return [(e["type"], e["name"], e["resource_version"]) if "name" in e else (e["type"], e["count"]) for e in events]
+        return [
+            (e["type"], e["name"], e["resource_version"]) if "name" in e else (e["type"], e["count"]) for e in events
+        ]
 
     async def silent(self, seconds=0.4):
-        with pytest.raises(asyncio.TimeoutError):
+        with pytest.raises(TimeoutError):
             event = await self.next(seconds)
             pytest.fail(f"unexpected {event}")
 
@@ -165,7 +167,7 @@ async def daemon(kmock):
 
 async def until(condition, seconds=5.0):
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
 
 
@@ -224,7 +226,7 @@ async def test_events_in_one_chunk_and_objects_in_pieces(api, daemon):
     api.watches = [(data[:50], data[50:700], data[700:3_000_000], data[3_000_000:], lambda: asyncio.sleep(60))]
     one = daemon()
     told = await one.told(8)
-    assert [row[1] for row in told[1:]] == list("abcdef") + ["big"]
+    assert [row[1] for row in told[1:]] == [*"abcdef", "big"]
 
 
 async def test_pages_of_a_long_list_are_joined(api, daemon):
@@ -237,12 +239,13 @@ async def test_pages_of_a_long_list_are_joined(api, daemon):
 
 async def test_selectors_namespace_and_group_reach_the_server(kmock, daemon):
     path = "/apis/kvm.cloud.sap/v1alpha1/namespaces/monsoon3/migrations"
-    kmock[f"get {path}"] << (
-        lambda request: OPEN if "watch" in request.params else listing(3, obj("m", 1))
-    )
+    kmock[f"get {path}"] << (lambda request: OPEN if "watch" in request.params else listing(3, obj("m", 1)))
     one = daemon(
-        api_group="kvm.cloud.sap", kinds=["Migration"], namespace="monsoon3",
-        label_selectors=["zone in (a,b)", "x=y"], field_selectors=["metadata.name=m"],
+        api_group="kvm.cloud.sap",
+        kinds=["Migration"],
+        namespace="monsoon3",
+        label_selectors=["zone in (a,b)", "x=y"],
+        field_selectors=["metadata.name=m"],
     )
     event = await one.next()
     assert (event["kind"], event["group"], event["version"]) == ("Migration", "kvm.cloud.sap", "v1alpha1")
@@ -264,8 +267,17 @@ async def test_events_are_flat_and_carry_the_object_without_managed_fields(api, 
         "spec": {"hypervisor": "cmp01"},
     }
     assert event == {
-        "type": "ADDED", "kind": "Eviction", "group": "hypervisor.c5c3.io", "version": "v1", "initial": True,
-        "name": "a", "namespace": "", "uid": "uid-a", "generation": 3, "resource_version": "5", "finished": False,
+        "type": "ADDED",
+        "kind": "Eviction",
+        "group": "hypervisor.c5c3.io",
+        "version": "v1",
+        "initial": True,
+        "name": "a",
+        "namespace": "",
+        "uid": "uid-a",
+        "generation": 3,
+        "resource_version": "5",
+        "finished": False,
     }
 
 
@@ -291,8 +303,15 @@ async def test_retry_after_is_kept(api, daemon):
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"not json", b"[]", b"7", {"items": None, "metadata": None}, {"items": {}, "metadata": {"resourceVersion": 5}},
-     b'{"metadata":' + b"[" * 100_000],
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"7",
+        {"items": None, "metadata": None},
+        {"items": {}, "metadata": {"resourceVersion": 5}},
+        b'{"metadata":' + b"[" * 100_000,
+    ],
 )
 async def test_a_list_of_any_shape_is_survived(api, daemon, answer):
     api.lists = [answer, listing(1, obj("a", 1))]
@@ -480,6 +499,58 @@ async def test_a_renewed_token_is_used_without_a_restart_and_401_is_tried_again(
     await one.silent(0.2)  # its place was kept: nothing is told twice
 
 
+@pytest.mark.parametrize("way", ["rewritten kubeconfig", "login helper"])
+async def test_credentials_that_no_token_file_holds_are_renewed(kmock, tmp_path, way):
+    """A kubeconfig that is replaced is noticed; a helper's token without an end is asked for anew after a 401."""
+    accepted, seen = {"Bearer one"}, []
+
+    def serve(request):
+        seen.append(request.headers.get("Authorization"))
+        if seen[-1] not in accepted:
+            return KubernetesError(status=401, reason="Unauthorized", message="Unauthorized")
+        return (b"\n", lambda: asyncio.sleep(0.3)) if "watch" in request.params else listing(1)
+
+    kmock[f"get {PATH}"] << serve
+    answer = tmp_path / "answer"
+
+    def renew(token):
+        status = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": token}}
+        answer.write_text(json.dumps(status))
+        helper = {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "cat",
+            "args": [str(answer)],
+            "interactiveMode": "Never",
+        }
+        if way == "rewritten kubeconfig" or token == "one":
+            user = {"exec": helper} if way == "login helper" else {"token": token}
+            (tmp_path / "config").write_text(
+                json.dumps(
+                    {
+                        "apiVersion": "v1",
+                        "kind": "Config",
+                        "current-context": "x",
+                        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+                        "clusters": [{"name": "x", "cluster": {"server": str(kmock.url).rstrip("/")}}],
+                        "users": [{"name": "x", "user": user}],
+                    }
+                )
+            )
+
+    renew("one")
+    queue = asyncio.Queue(1)
+    options = parse({"kubeconfig": str(tmp_path / "config"), "watch_timeout": 1, "request_timeout": 5})
+    task = asyncio.create_task(Engine(options, finished, render, Credentials(options.auth, {})).run(queue))
+    assert (await asyncio.wait_for(queue.get(), 5))["type"] == "INIT_DONE"
+    if way == "login helper":
+        accepted.clear()
+    renew("second")
+    accepted.add("Bearer second")
+    await until(lambda: "Bearer second" in seen)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 # --- a busy rulebook ----------------------------------------------------------------------------------------------
 
 
@@ -493,7 +564,12 @@ async def test_the_watch_goes_on_while_the_queue_is_full(api, daemon):
     one = daemon()
     await until(lambda: one.engine.watchers[0]._version == "501")
     # One event is in the queue and one in the blocked put; the rest is joined.
-    assert await one.told(4) == [("ADDED", "first", "1"), ("INIT_DONE", 1), ("ADDED", "x", "399"), ("ADDED", "y", "501")]
+    assert await one.told(4) == [
+        ("ADDED", "first", "1"),
+        ("INIT_DONE", 1),
+        ("ADDED", "x", "399"),
+        ("ADDED", "y", "501"),
+    ]
     await one.silent(0.2)
 
 
@@ -502,17 +578,21 @@ async def test_resync_tells_unfinished_unchanged_objects_again(api, daemon):
     one = daemon(resync_seconds=0.2)
     start = asyncio.get_running_loop().time()
     assert await one.told(5) == [
-        ("ADDED", "open", "1"), ("ADDED", "done", "2"), ("INIT_DONE", 2), ("RESYNC", "open", "1"), ("RESYNC", "open", "1"),
+        ("ADDED", "open", "1"),
+        ("ADDED", "done", "2"),
+        ("INIT_DONE", 2),
+        ("RESYNC", "open", "1"),
+        ("RESYNC", "open", "1"),
     ]
     assert 0.35 < asyncio.get_running_loop().time() - start < 1.0
 
 
 async def test_resyncs_do_not_pile_up_behind_a_busy_rulebook(api, daemon):
     api.lists = [listing(1, obj("open", 1))]
-    one = daemon(resync_seconds=0.05)
-    await asyncio.sleep(0.6)
+    one = daemon(resync_seconds=0.3)
+    await asyncio.sleep(1.5)
     assert await one.told(3) == [("ADDED", "open", "1"), ("INIT_DONE", 1), ("RESYNC", "open", "1")]
-    await one.silent(0.03)
+    await one.silent(0.1)
 
 
 async def test_no_resync_while_the_server_is_away(api, daemon, monkeypatch):
@@ -567,7 +647,7 @@ async def test_a_holder_cut_off_stops_before_the_next_begins(api, daemon):
     while True:
         try:
             await one.next(0.5)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             break
         last = asyncio.get_running_loop().time()
         await asyncio.sleep(0.05)
@@ -600,10 +680,20 @@ async def test_a_frozen_holder_tells_nothing_after_its_deadline_even_before_it_n
         try:
             await one.next(0.5)
             taken += 1
-        except asyncio.TimeoutError:
+        except TimeoutError:
             break
     assert taken <= 2  # the queue's one and the put that was waiting
     assert one.engine.state == "standby"
+
+
+async def test_a_put_that_waits_is_withdrawn_when_the_lease_is_lost(api, daemon):
+    api.lists = [listing(1, *(obj(f"o{n}", n) for n in range(1, 9)))]
+    one = daemon(lease=TERM)
+    await until(one.queue.full)  # and nobody reads: the next put waits
+    api.take("else")
+    await until(lambda: one.engine.state == "standby")
+    assert await one.told(1) == [("ADDED", "o1", "1")]  # it was in the queue
+    await one.silent(0.3)
 
 
 async def test_a_lease_taken_by_force_stops_us_at_once(api, daemon):

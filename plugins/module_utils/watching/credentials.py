@@ -67,7 +67,9 @@ class TokenFile:
         else:
             reason = "there is no such file"
         if not self._token:
-            raise ArgumentError(f"token_file {shown(self.path)} gives no token ({reason}): write a bearer token into it")
+            raise ArgumentError(
+                f"token_file {shown(self.path)} gives no token ({reason}): write a bearer token into it"
+            )
         return self._token
 
 
@@ -127,7 +129,8 @@ class Credentials:
         """Return the value of the Authorization header for a request that goes out now."""
         if self._token_file is not None:
             return f"Bearer {self._token_file.read()}"
-        if self._loader is not None and "exec" in (getattr(self._loader, "_user", None) or ()):
+        # A token of which nobody said when it ends is asked for again by `load`, after a 401.
+        if hasattr(self._loader, "exec_plugin_expiry"):
             await self._loader.load_from_exec_plugin()  # runs it only when its token is about to expire
             if getattr(self._loader, "token", None):
                 return self._loader.token.strip()

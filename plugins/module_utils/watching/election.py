@@ -52,11 +52,15 @@ class Election:
         self.lease = lease
         spec = _spec(lease or {})
         record = (
-            (lease.get("metadata") or {}).get("uid"),
-            spec.get("holderIdentity") or "",
-            spec.get("renewTime"),
-            spec.get("leaseTransitions"),
-        ) if lease else None
+            (
+                (lease.get("metadata") or {}).get("uid"),
+                spec.get("holderIdentity") or "",
+                spec.get("renewTime"),
+                spec.get("leaseTransitions"),
+            )
+            if lease
+            else None
+        )
         if record != self._record:
             self._record, self._seen_at = record, now
         if self._renewed_at is not None and self.holder() != self.identity:

@@ -81,7 +81,8 @@ class LeaseKeeper:
             self._election.lost()
             self._leading = False
             logger.warning(
-                "%s: lost (%s); no event is told", self._label,
+                "%s: lost (%s); no event is told",
+                self._label,
                 f"held by {self._election.holder()}" if taken else "could not be renewed in time",
             )
             self._lost(taken)
@@ -154,9 +155,7 @@ class LeaseKeeper:
         self._lost(False)
         try:
             await asyncio.wait_for(
-                self._session.request(
-                    "PUT", f"{self._path}/{self._options.name}", f"release {self._label}", body=body
-                ),
+                self._session.request("PUT", f"{self._path}/{self._options.name}", f"release {self._label}", body=body),
                 2.0,
             )
             logger.warning("%s: given back", self._label)

@@ -256,8 +256,9 @@ def _resource(arguments: Arguments, group: str) -> Resource:
     plural = arguments.text("plural", own.plural if own else None)
     if kind is None or plural is None:
         raise arguments.wrong(
-            "plural" if kind else "kind", plural if kind else kind, "each resource needs kind, and plural unless it is"
-            " one of " + ", ".join(KINDS)
+            "plural" if kind else "kind",
+            plural if kind else kind,
+            "each resource needs kind, and plural unless it is" " one of " + ", ".join(KINDS),
         )
     resource_group = arguments.text("group", group)
     if resource_group in ("core", "v1"):

@@ -156,6 +156,8 @@ class Session:
         except HaError:
             raise
         except TimeoutError as error:
+            if str(error):  # aiohttp's own: it could not connect in time
+                raise self._unreachable(error) from error
             raise Unreachable(f"Kubernetes at {self._host} gave no answer within {seconds:g} s to: {what}") from error
         except Exception as error:
             raise self._unreachable(error) from error
@@ -188,6 +190,8 @@ class Session:
         except HaError:
             raise
         except TimeoutError as error:
+            if str(error):  # aiohttp's own: it could not connect in time
+                raise self._unreachable(error) from error
             raise Unreachable(f"Kubernetes at {self._host} gave no answer within {seconds:g} s to: {what}") from error
         except Exception as error:
             raise self._unreachable(error) from error

@@ -22,7 +22,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.watching.session import Se
 logger = logging.getLogger(__name__)
 
 GONE = 410
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+# There are few daemons: a short cap costs the server nothing, and seconds count once it is back.
+FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 PAGE = 500
 # After that many failures in a row the place in the stream is not trusted any more: list again.
 _FAILURES_BEFORE_LIST = 5

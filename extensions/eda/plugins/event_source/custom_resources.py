@@ -15,7 +15,7 @@ short_description: Evictions, Hypervisors, Migrations and other custom resources
 description:
   - Lists and watches custom resources on a Kubernetes API server and gives an event for each one that is added, changed
     or deleted, and again for each that stays unfinished.
-  - Goes on for ever. An API server that is away is tried again with growing intervals of at most 5 seconds, and what
+  - Goes on for ever. An API server that is away is tried again with growing intervals of at most 2 seconds, and what
     changed meanwhile is told once it is back.
   - While the rulebook is busy, changes of the same object are joined; only its newest state waits.
 version_added: 0.1.0
