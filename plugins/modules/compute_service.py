@@ -13,7 +13,7 @@ description:
   - Sets the status, the disabled reason and the forced-down flag of the nova-compute service of a host.
   - Forcing down is done before disabling, since Nova's disabling waits for a compute that does not answer.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   host:
     description: Host of the service, as Nova names it.

@@ -16,7 +16,7 @@ description:
     disk. One that libvirt is at work on is left alone.
   - Every libvirt call is bounded in time, also against a daemon that hangs.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   uri:
     description:

@@ -20,7 +20,7 @@ description:
   - May be killed at any instant and run again. Of two that work on one Eviction only one acts; the other waits until
     the first has not renewed its claim for O(claim_ttl) seconds.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   name:
     description: Name of the Eviction.

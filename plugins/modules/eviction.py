@@ -17,7 +17,7 @@ description:
     server that dies again is not lost. One that is newer than the fault which a finished Eviction answered begins a new
     one. One that was answered changes nothing.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   name:
     description:

@@ -12,7 +12,7 @@ short_description: Read Evictions
 description:
   - Returns Evictions with their status, the oldest first.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   name:
     description:

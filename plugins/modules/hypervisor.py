@@ -15,7 +15,7 @@ description:
   - An agent records its sign of life and the servers that its libvirt knows; the operator records the state of the
     host's Node; a person puts the host into maintenance.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   name:
     description:

@@ -15,7 +15,7 @@ description:
   - There is one Migration for each server, named as its UUID, used again for the next migration. When something goes on
     after the former one was over, what that left behind is removed and C(status.started) begins anew.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   name:
     description:

@@ -13,7 +13,7 @@ description:
   - Live-migrates, cold-migrates or evacuates a server, confirms a cold migration, or aborts a live migration.
   - Two routes, never mixed. A server of a living host is migrated; one of a host that is proven to be off is evacuated.
 version_added: 0.1.0
-author: The c5c3.ha authors
+author: The c5c3.ha authors (@c5c3)
 options:
   server:
     description: UUID of the server.
