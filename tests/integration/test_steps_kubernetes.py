@@ -294,6 +294,8 @@ def test_a_kept_connection_survives_the_servers_restart(api, client, server):
 @pytest.fixture(scope="module")
 def account(api: Kubernetes, tmp_path_factory) -> dict:
     """A service account that may read Evictions and nothing else, with its token in a file."""
+    for kind in ("serviceaccount", "clusterrole", "clusterrolebinding"):  # of an earlier run, on a lab left up
+        api.kubectl("delete", kind, "steps-test", "-n", "default", "--ignore-not-found")
     api.kubectl("create", "serviceaccount", "steps-test", "-n", "default")
     api.kubectl("create", "clusterrole", "steps-test", "--verb=get,list", "--resource=evictions.hypervisor.c5c3.io")
     api.kubectl(
