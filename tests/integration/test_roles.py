@@ -76,7 +76,7 @@ class Playbooks:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         recap = [line for line in result.stdout.splitlines() if line.startswith("localhost ") and "changed=" in line]
@@ -469,6 +469,7 @@ NAMESPACES = resources.Resource("", "v1", "namespaces", "Namespace", False)
 LEASES = resources.Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
 
 
+@pytest.mark.timeout(900)
 class TestDeployment:
     def test_planned_deployed_unchanged(self, playbooks, admin, deployment, lab_kubernetes):
         planned = playbooks.play("c5c3.ha.data_plane", "--check", "--diff", "-i", "localhost,", **deployment)
