@@ -303,7 +303,7 @@ def test_fake_computes(fake: Nova) -> None:
 @pytest.mark.slow
 def test_shared_storage_locks_between_hosts() -> None:
     """One mount for all hosts: QEMU's image lock of cmp01 holds on cmp02, and returns after the store was killed."""
-    lab = Lab(seed=SEED + 2000, hosts=2, parts=("nova",), storage="shared")
+    lab = Lab(seed=SEED + 3000, hosts=2, parts=("nova",), storage="shared")
     lab.up()
     try:
         nova = lab.nova

@@ -145,10 +145,12 @@ def _prepare(arguments: argparse.Namespace) -> None:
             programs(progress)
             archive()
         if "nova" in parts:
-            from .nova import virtual_environment
+            from .nova import ready_data, virtual_environment
 
             progress("virtual environment of OpenStack")
             virtual_environment()
+            progress("OpenStack's database with users, flavors and images")
+            ready_data()
         progress("ready")
 
 

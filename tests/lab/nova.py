@@ -18,17 +18,19 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import guest
 from .cache import cache_root, cached, digest
-from .hosts import CONTROL_ADDRESS, LabError, enter_network, wait_until
+from .hosts import CONTROL_ADDRESS, LAB_ROOT, LabError, Namespace, enter_network, wait_until
 from .hypervisors import Hypervisors
 
 if TYPE_CHECKING:
@@ -103,6 +105,39 @@ def virtual_environment() -> Path:
     return cached("venv-nova", inputs, make)
 
 
+def ready_data() -> Path:
+    """The folder with schema, users, endpoints, flavors and images; made when missing (a minute on a quiet machine).
+
+    :raises LabError: when a part of OpenStack fails, with the end of its output.
+    """
+    templates = OPENSTACK / "templates"
+    inputs = [
+        # Of nova.conf only what _auth.j2 makes is written into the data: the URLs of the cell.
+        *(templates / f"{name}.j2" for name in ("_auth", "keystone.conf", "glance-api.conf", "mariadb.cnf")),
+        OPENSTACK / "constraints.txt",
+        PROGRAMS / "seed.py",
+        guest.SOURCE,
+        subprocess.run(["mariadbd", "--version"], capture_output=True, text=True, check=True).stdout,
+        "3",  # raise it when Nova.build_data changes
+    ]
+
+    def make(target: Path) -> None:
+        LAB_ROOT.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="data-", dir=LAB_ROOT) as folder:
+            # A control namespace of its own. Its seed, which only names its cgroups, is nobody's.
+            control = Namespace("control", Path(folder) / "control", CONTROL_ADDRESS, seed=10_000_000 + os.getpid())
+            lab = SimpleNamespace(
+                directory=Path(folder), control=control, hosts={}, storage="per-host", computes="libvirt"
+            )
+            control.start()
+            try:
+                Nova(lab).build_data(target)
+            finally:
+                control.kill()
+
+    return cached("nova-data", inputs, make)
+
+
 class Nova:
     """OpenStack in a lab, a part of :class:`tests.lab.Lab`.
 
@@ -150,15 +185,20 @@ class Nova:
         return json.loads((self.directory / "secrets.json").read_text())
 
     def prepare(self, progress: Callable[[str], None] = lambda text: None) -> None:
-        """The virtual environment, made when missing, and the hypervisors' keys.
+        """The virtual environment and the data, made when missing, and the hypervisors' keys.
 
-        :raises LabError: when pip cannot make the virtual environment.
+        :raises LabError: when one of them cannot be made.
         """
         progress("virtual environment of OpenStack")
         self._venv = virtual_environment()
+        self._make_folders()
+        progress("OpenStack's database with users, flavors and images")
+        subprocess.run(["cp", "-a", "--sparse=always", f"{ready_data()}/.", self.directory], check=True)
+        self.hypervisors.prepare()
+
+    def _make_folders(self) -> None:
         for folder in ("etc", "run", "store", "rabbit", "state"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
-        self.hypervisors.prepare()
 
     def define_host(self, host: Host) -> None:
         """Make a hypervisor of a host that is off."""
@@ -174,8 +214,6 @@ class Nova:
         def tell(text: str) -> None:
             progress(f"{text} ({time.monotonic() - began:.1f} s)")
 
-        data = cached("nova-data", self._data_inputs(), self._build_data)
-        subprocess.run(["cp", "-a", "--sparse=always", f"{data}/.", self.directory], check=True)
         self._render_all()
         self._start_rabbitmq()
         self._start_mariadb()
@@ -216,22 +254,9 @@ class Nova:
         """Nothing to do beyond the end of the namespaces; the data folder goes with the lab's folder."""
         self._connection = None
 
-    def _data_inputs(self) -> list[Path | str]:
-        # Of nova.conf only what _auth.j2 makes is written into the data: the URLs of the cell.
-        templates = ("keystone", "placement", "glance-api", "mariadb")
-        version = subprocess.run(["mariadbd", "--version"], capture_output=True, text=True, check=True).stdout
-        return [
-            *(OPENSTACK / "templates" / f"{name}.{'cnf' if name == 'mariadb' else 'conf'}.j2" for name in templates),
-            OPENSTACK / "templates" / "_auth.j2",
-            OPENSTACK / "constraints.txt",
-            PROGRAMS / "seed.py",
-            guest.SOURCE,
-            version,
-            "2",  # raise it when _build_data changes
-        ]
-
-    def _build_data(self, target: Path) -> None:
-        """Schema, users, endpoints, flavors and images from nothing; leaves the data in `target`."""
+    def build_data(self, target: Path) -> None:
+        """Make schema, users, endpoints, flavors and images from nothing, and leave them in `target`; see ready_data."""
+        self._make_folders()
         passwords = {n: random.token_urlsafe(18) for n in ("admin", "operator", "service", "database", "message")}
         self._write("secrets.json", json.dumps(passwords))
         for folder in ("images", "keys/fernet", "keys/credential"):
@@ -265,18 +290,9 @@ class Nova:
             self._run(["bin/python", PROGRAMS / "seed.py", self.directory / "secrets.json", image])
         except subprocess.CalledProcessError as error:
             raise LabError(f"cannot build the lab's OpenStack data: {error}\n{(error.stderr or '')[-3000:]}") from error
-        finally:
-            for name in reversed(SERVICES):
-                if name in self.control.services():
-                    with contextlib.suppress(LabError):
-                        self.control.stop_service(name, timeout=30 if name == "mariadb" else 1)
-                    self.control.remove_service(name)
-            if sys.exc_info()[0]:
-                shutil.rmtree(self.directory / "mysql", ignore_errors=True)
+        self.control.stop_service("mariadb", timeout=60)
         for name in ("secrets.json", "mysql", "images", "keys"):
             shutil.move(self.directory / name, target / name)
-        shutil.rmtree(self.directory / "rabbit")
-        (self.directory / "rabbit").mkdir()
 
     def _sync_keystone(self) -> None:
         etc = self.directory / "etc/keystone/keystone.conf"
