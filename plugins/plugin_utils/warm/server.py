@@ -38,9 +38,9 @@ SOCKET = "socket"
 LARGEST_CALL = 1 << 20
 # seconds for a client to send its call, and to say "go"
 CLIENT_SECONDS = 2.0
-# Read while a playbook runs, or set anew in the run: these may differ from call to call.
+# Read while a playbook runs, or set anew in the run: these may differ from call to call. ansible-rulebook sets JAVA_HOME.
 PER_CALL = frozenset(
-    {b"ANSIBLE_CACHE_PLUGIN_CONNECTION", b"AWX_ISOLATED_DATA_DIR", b"OLDPWD", b"PWD", b"SHLVL", b"_"}
+    {b"ANSIBLE_CACHE_PLUGIN_CONNECTION", b"AWX_ISOLATED_DATA_DIR", b"JAVA_HOME", b"OLDPWD", b"PWD", b"SHLVL", b"_"}
 )
 # A foreign environment asked for so often in a row, and not sooner than so many seconds after the last one, is learnt.
 LEARN_AFTER = 2
