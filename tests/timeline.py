@@ -112,8 +112,11 @@ class Timeline:
         if item.get("kind") != "Eviction":
             return
         seen = Seen(time.time(), kind, item["metadata"]["name"], item)
-        if any(each.object["metadata"].get("resourceVersion") == item["metadata"].get("resourceVersion")
-               and each.type == kind for each in self.seen[-50:]):
+        if any(
+            each.object["metadata"].get("resourceVersion") == item["metadata"].get("resourceVersion")
+            and each.type == kind
+            for each in self.seen[-50:]
+        ):
             return  # the watch was opened anew
         self.seen.append(seen)
         for line in self._lines(seen):

@@ -123,7 +123,7 @@ def _load(path: Path) -> dict:
         return {}
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506 - safe, in C
         return content.get("clouds") or {}
     except (OSError, yaml.YAMLError, AttributeError) as error:
         # The text of a YAML error can hold a line with a password: only its place is told.

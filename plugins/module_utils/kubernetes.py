@@ -346,7 +346,7 @@ class Client:
         """:param request_timeout: seconds for one call, all its retries included."""
         if field_manager.startswith("kubectl"):
             raise ValueError("CobaltCore marks what a manager named kubectl* touched as tainted by hand")
-        if not request_timeout > 0:
+        if not request_timeout > 0:  # pylint: disable=unnecessary-negation # not-a-number is refused too
             raise ArgumentError(f"request_timeout {shown(request_timeout)} must be more than 0 seconds")
         self.config = config
         self.field_manager = field_manager

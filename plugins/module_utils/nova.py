@@ -78,7 +78,9 @@ class Nova:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def _request(self, method: str, path: str, body: dict | None = None, timeout: float | None = None, **kwargs) -> dict:
+    def _request(
+        self, method: str, path: str, body: dict | None = None, timeout: float | None = None, **kwargs
+    ) -> dict:
         from keystoneauth1 import exceptions
 
         try:
@@ -89,7 +91,9 @@ class Nova:
             raise NovaUnavailable(f"Nova does not answer ({method} {path}): {error}") from error
         except exceptions.HttpError as error:
             kind = NovaUnavailable if (error.http_status or 0) >= 500 else NovaError
-            raise kind(f"Keystone refused the session: {error}. Check the credentials.", error.http_status or 0) from error
+            raise kind(
+                f"Keystone refused the session: {error}. Check the credentials.", error.http_status or 0
+            ) from error
         except exceptions.ClientException as error:
             raise NovaUnavailable(f"Nova does not answer ({method} {path}): {error}") from error
         if response.status_code < 400:

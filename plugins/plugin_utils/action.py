@@ -44,9 +44,6 @@ class _Compiled:
         return None
 
 
-sys.meta_path.insert(0, _Compiled)  # type: ignore[arg-type]
-
-
 def plain(value: Any) -> Any:
     """Return `value` in Python's own types: ansible-core from 2.19 on hands out tagged and lazy subclasses of them."""
     if isinstance(value, str):
@@ -83,6 +80,8 @@ class StepAction(ActionBase):
         # Late, since it costs most.
         from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 
+        if _Compiled not in sys.meta_path:
+            sys.meta_path.insert(0, _Compiled)  # type: ignore[arg-type]
         step = importlib.import_module(STEPS + self.STEP)
         spec = dict(step.ARGUMENTS)
         valid = ArgumentSpecValidator(spec.pop("argument_spec"), **spec).validate(plain(self._task.args))

@@ -209,9 +209,7 @@ class Bench:
 
     def deployment_scaled(self, replicas: int) -> None:
         """Another number of operators."""
-        self.lab.kubernetes.kubectl(
-            "scale", "deployment", "-n", NAMESPACE, "--all", f"--replicas={replicas}"
-        )
+        self.lab.kubernetes.kubectl("scale", "deployment", "-n", NAMESPACE, "--all", f"--replicas={replicas}")
         wait_until(lambda: len(self.deployment.daemons("operator")) == replicas, 60, f"{replicas} operators", 0.2)
 
     def starts(self) -> None:
@@ -242,7 +240,9 @@ class Bench:
             ratio = ""
             if figure.limit and figure.values:
                 ratio = f"{statistics.median(figure.values) / statistics.median(figure.limit):.1f}"
-            table.add_row(f"{figure.name} [{figure.unit}]".replace("[", "\\["), spread(figure.values), wanted, limit, ratio)
+            table.add_row(
+                f"{figure.name} [{figure.unit}]".replace("[", "\\["), spread(figure.values), wanted, limit, ratio
+            )
         self.console.print(table)
         return int(any(figure.met() is False for figure in self.figures))
 

@@ -36,7 +36,9 @@ class Demo:
                 return lab
         except LabError:
             pass
-        self.head("Starting the lab: Kubernetes, OpenStack, three hypervisors (all real, all in namespaces of this machine)")
+        self.head(
+            "Starting the lab: Kubernetes, OpenStack, three hypervisors (all real, all in namespaces of this machine)"
+        )
         lab = Lab(seed=self.seed)
         lab.up(self.step)
         return lab
@@ -89,7 +91,9 @@ class Demo:
             for name, server in known.items():
                 watch.wait_counting(server)
                 host = compute.get_server(server).compute_host
-                self.step(f"{name} runs on {host} and counts (its disk says: boot {self.lab.oracle.counters(server).boots})")
+                self.step(
+                    f"{name} runs on {host} and counts (its disk says: boot {self.lab.oracle.counters(server).boots})"
+                )
         return known
 
     def guest_dies(self, server: str, watch, timeline: Timeline) -> None:

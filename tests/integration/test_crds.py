@@ -296,7 +296,7 @@ def test_evictions_are_selected_by_hypervisor(client):
 @pytest.mark.parametrize("group", [resources.DEFAULT_GROUP, UPSTREAM])
 def test_the_same_code_serves_both_groups(client, group):
     """A host's Eviction, its Hypervisor and a Migration are written, read and finished with the group as a variable."""
-    evictions, hypervisors, migrations = (
+    evictions, hypervisors, _migrations = (
         kind(group) for kind in (KINDS[k] for k in ("Eviction", "Hypervisor", "Migration"))
     )
     client.create(hypervisors, hypervisors.body("cmp01", spec={"maintenance": "auto"}), strict=True)

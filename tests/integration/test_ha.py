@@ -213,7 +213,16 @@ def test_unknown_hypervisor_is_told_and_nothing_is_touched(site):
 
 
 # What dies while a guest dies, and when (seconds after the guest's QEMU). The instants are drawn anew from C5C3_CHAOS_SEED.
-PARTS = ["agent", "operator", "HOST/libvirtd", "kube-apiserver", "HOST/nova-compute", "nova-api", "rabbitmq", "HOST/kubelet"]
+PARTS = [
+    "agent",
+    "operator",
+    "HOST/libvirtd",
+    "kube-apiserver",
+    "HOST/nova-compute",
+    "nova-api",
+    "rabbitmq",
+    "HOST/kubelet",
+]
 _random = random.Random(SEED)
 CHAOS = [(part, round(_random.uniform(low, high), 2)) for part in PARTS for low, high in ((0.0, 0.4), (0.4, 2.0))]
 

@@ -47,9 +47,22 @@ def build(folder: Path, python: str, lock_file: Path, label: str) -> None:
         system.run([python, "-m", "venv", str(folder)], f"{folder.name}-venv")
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
         # the whole closure is pinned, so there is nothing to resolve
-        system.run([*pip, "install", "-q", "--no-deps", "--no-input", "--no-compile", "-r", str(lock_file)], f"{folder.name}-pip")
+        system.run(
+            [*pip, "install", "-q", "--no-deps", "--no-input", "--no-compile", "-r", str(lock_file)],
+            f"{folder.name}-pip",
+        )
         # the community collections are thousands of files, of which a handful is ever imported: leave those to the first use
-        compile_all = [str(folder / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", "-x", "ansible_collections", str(folder / "lib")]
+        compile_all = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "0",
+            "-x",
+            "ansible_collections",
+            str(folder / "lib"),
+        ]
         subprocess.run(compile_all, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         check = subprocess.run([*pip, "check"], capture_output=True, text=True, check=False)
         if check.returncode:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
     TERMINAL,
     Context,
@@ -18,8 +21,6 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
     ServerFacts,
     stopped_by_user,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 ID = "7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d"
 
@@ -57,7 +58,9 @@ def test_running_guest_is_never_restarted():
 
 def test_restarted_guest_is_done_only_once_it_runs():
     at_work = entry(route="Restart", phase="Restarting", attempts=1, attempted_at=999.0)
-    assert decide(at_work, server(task_state="reboot_started_hard", running=None), context()).entry.phase == "Restarting"
+    assert (
+        decide(at_work, server(task_state="reboot_started_hard", running=None), context()).entry.phase == "Restarting"
+    )
     assert decide(at_work, server(running=True), context()).entry.message == "restarted on cmp01"
     assert decide(at_work, server(running=False), context()).entry.phase != "Succeeded"
 
@@ -197,7 +200,18 @@ FACTS = st.builds(
     host=st.sampled_from(["cmp01", "cmp02", None]),
     status=st.sampled_from(["ACTIVE", "SHUTOFF", "ERROR", "VERIFY_RESIZE", "MIGRATING", "PAUSED", "UNKNOWN"]),
     vm_state=st.sampled_from(
-        ["active", "stopped", "error", "paused", "suspended", "rescued", "resized", "shelved", "building", "new-in-2027"]
+        [
+            "active",
+            "stopped",
+            "error",
+            "paused",
+            "suspended",
+            "rescued",
+            "resized",
+            "shelved",
+            "building",
+            "new-in-2027",
+        ]
     ),
     task_state=st.sampled_from([None, None, "migrating", "deleting", "reboot_started_hard"]),
     running=st.sampled_from([True, False, None]),

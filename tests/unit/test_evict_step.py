@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     ActionFacts,
     MigrationFacts,
@@ -465,7 +466,14 @@ def test_two_steps_at_once_act_once(world, kind):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("timeout", 0), ("max_parallel", 0), ("restart_attempts", -1), ("claim_ttl", 0), ("backoff", -1), ("name", "../x")],
+    [
+        ("timeout", 0),
+        ("max_parallel", 0),
+        ("restart_attempts", -1),
+        ("claim_ttl", 0),
+        ("backoff", -1),
+        ("name", "../x"),
+    ],
 )
 def test_bad_options_are_named(world, option, value):
     crashed(world)

@@ -172,8 +172,11 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
 def _restart_wanted(entry: Entry, server: ServerFacts, context: Context) -> bool:
     if entry.route in ("LiveMigrate", "ColdMigrate"):
         # Once on its way out it is not restarted again, but for a guest of a drained host that died while it waited.
-        return context.whole_host and entry.route == "LiveMigrate" and server.vm_state == "active" and (
-            server.running is False
+        return (
+            context.whole_host
+            and entry.route == "LiveMigrate"
+            and server.vm_state == "active"
+            and (server.running is False)
         )
     if not context.whole_host and context.cause in DEAD_GUEST:
         return context.cause in RESTART_FIRST
@@ -215,7 +218,9 @@ def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if server.vm_state == "stopped" and server.stopped_by_user and _dead_guest(context):
         return _end(entry, "Skipped", "not moved: its user stopped it", context)
     if not context.service_up:
-        return _wait(entry, f"nova-compute of {context.source} is down: nothing can be migrated from it until it is back")
+        return _wait(
+            entry, f"nova-compute of {context.source} is down: nothing can be migrated from it until it is back"
+        )
     if entry.attempts >= context.settings.move_attempts:
         return _end(entry, "Failed", entry.message or "no attempt to move it succeeded", context)
     if _backing_off(entry, context):
@@ -250,7 +255,9 @@ def _away(entry: Entry, server: ServerFacts, context: Context) -> Decision:
             return Decision(entry)
         return _attempt(entry, entry.route, "Restarting", f"hard reboot on {server.host}", context, act="Restart")
     if server.vm_state == "error":
-        return _end(entry, "Failed", f"on {server.host}, but in ERROR: {server.fault or 'Nova does not say why'}", context)
+        return _end(
+            entry, "Failed", f"on {server.host}, but in ERROR: {server.fault or 'Nova does not say why'}", context
+        )
     verb = {"LiveMigrate": "live-migrated", "ColdMigrate": "cold-migrated"}.get(entry.route)
     message = f"{verb} to {server.host}" if verb else f"on {server.host} already, moved by somebody else"
     return _end(entry, "Succeeded", message, context)
@@ -261,7 +268,8 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if _over_time(entry, context):
         if server.live_migration is not None:
             return Decision(
-                replace(entry, message=f"live migration over {context.settings.attempt_timeout:.0f} s: aborting"), "Abort"
+                replace(entry, message=f"live migration over {context.settings.attempt_timeout:.0f} s: aborting"),
+                "Abort",
             )
         return _wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s")
     if entry.phase in ("Restarting", "Migrating", "Confirming"):
@@ -269,9 +277,7 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     return _wait(entry, f"waiting: Nova is at {doing}")
 
 
-def _attempt(
-    entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None
-) -> Decision:
+def _attempt(entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None) -> Decision:
     attempts = entry.attempts + 1 if route == entry.route else 1
     return Decision(
         replace(

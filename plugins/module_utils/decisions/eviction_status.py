@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import Context, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, parse_time, set_condition
@@ -27,7 +27,7 @@ MESSAGE_LIMIT = 1024
 
 def stamp(seconds: float | None) -> str | None:
     """Seconds since the epoch as RFC 3339 with microseconds."""
-    return None if seconds is None else format_time(datetime.fromtimestamp(seconds, timezone.utc))
+    return None if seconds is None else format_time(datetime.fromtimestamp(seconds, UTC))
 
 
 def seconds(text: str | None) -> float | None:

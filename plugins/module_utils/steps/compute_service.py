@@ -44,7 +44,11 @@ def run(params: dict, check_mode: bool) -> dict:
             f"Nova knows no nova-compute on host {shown(params['host'])}: check `openstack compute service list`"
         )
     wanted = change(
-        service, params.get("state"), params.get("disabled_reason"), params.get("forced_down"), params.get("only_if_reason")
+        service,
+        params.get("state"),
+        params.get("disabled_reason"),
+        params.get("forced_down"),
+        params.get("only_if_reason"),
     )
     after = changed_facts(service, wanted)
     if wanted and not check_mode:
@@ -65,7 +69,9 @@ def _apply(nova: Nova, service: ServiceFacts, wanted: dict, params: dict) -> Non
     for part in filter(None, parts):
         refusals: list[NovaError] = []
 
-        def put(part: dict = part, refusals: list = refusals) -> bool:
+        def put(
+            part: dict = part, refusals: list[NovaError] = refusals
+        ) -> bool:  # pylint: disable=dangerous-default-value
             try:
                 nova.update_service(service.id, **part)
                 return True

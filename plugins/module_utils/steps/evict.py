@@ -95,7 +95,15 @@ def run(params: dict, check_mode: bool) -> dict:
 
 def _check(params: dict) -> None:
     validate_name(params["name"], "name")
-    for option in ("timeout", "deadline", "max_parallel", "restart_attempts", "move_attempts", "attempt_timeout", "claim_ttl"):
+    for option in (
+        "timeout",
+        "deadline",
+        "max_parallel",
+        "restart_attempts",
+        "move_attempts",
+        "attempt_timeout",
+        "claim_ttl",
+    ):
         if not params[option] > 0:
             raise ArgumentError(f"{option} {shown(params[option])} must be more than 0")
     if not params["backoff"] >= 0:

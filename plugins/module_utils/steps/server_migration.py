@@ -43,7 +43,9 @@ def run(params: dict, check_mode: bool) -> dict:
             " of the server will write one disk"
         )
     if method in DONE and not (params.get("source") or params.get("target")):
-        raise ArgumentError(f"method={method} needs source (the host to leave) or target, so that a second run moves nothing")
+        raise ArgumentError(
+            f"method={method} needs source (the host to leave) or target, so that a second run moves nothing"
+        )
     if params.get("target") and method in ("confirm", "abort"):
         raise ArgumentError(f"target has no meaning with method={method}: leave it out")
     if params.get("target") and params["target"] == params.get("source"):

@@ -127,6 +127,8 @@ async def main(queue: asyncio.Queue[dict[str, Any]], args: dict[str, Any]) -> No
         ) from error
     checked = options.parse(args)
     try:
+        import libvirtaio  # noqa: F401
+
         from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_events import source
     except ImportError as error:
         raise ImportError(
