@@ -69,9 +69,8 @@ def _apply(nova: Nova, service: ServiceFacts, wanted: dict, params: dict) -> Non
     for part in filter(None, parts):
         refusals: list[NovaError] = []
 
-        def put(
-            part: dict = part, refusals: list[NovaError] = refusals
-        ) -> bool:  # pylint: disable=dangerous-default-value
+        # bound now, since the loop goes on; pylint: disable-next=dangerous-default-value
+        def put(part: dict = part, refusals: list[NovaError] = refusals) -> bool:
             try:
                 nova.update_service(service.id, **part)
                 return True

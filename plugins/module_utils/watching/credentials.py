@@ -80,7 +80,7 @@ class Credentials:
     :param environ: environment variables.
     """
 
-    def __init__(
+    def __init__(  # pylint: disable=dangerous-default-value # the environment itself, as it is when asked
         self, auth: Auth, environ: Mapping[str, str] = os.environ, service_account: str = SERVICE_ACCOUNT
     ) -> None:
         self._auth = auth

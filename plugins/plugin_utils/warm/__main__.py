@@ -92,7 +92,7 @@ def start(environment: dict[str, str], daemon: str) -> Path:
 def interpreter(script: str) -> list[str]:
     """Return the Python, with its options, that runs `script`."""
     with open(script, "rb") as reader:
-        first, second = (reader.readline(4096).decode(errors="replace") for _ in range(2))
+        first, second = (reader.readline(4096).decode(errors="replace") for _line in range(2))
     words = first[2:].split() if first.startswith("#!") else []
     if words[:1] == ["/bin/sh"] and second.startswith("'''exec'"):
         # what pip writes where the interpreter's name is too long or has blanks
