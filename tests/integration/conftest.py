@@ -17,7 +17,8 @@ from tests.lab import PARTS, Lab, LabError
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.nova import Nova
 
-SEED = int(os.environ.get("C5C3_LAB_SEED", "0"))
+# Each worker of pytest-xdist has a lab of its own.
+SEED = int(os.environ.get("C5C3_LAB_SEED", "0")) + 10_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 HOSTS = int(os.environ.get("C5C3_LAB_HOSTS", "3"))
 REUSE = os.environ.get("C5C3_LAB_REUSE") == "1"
 

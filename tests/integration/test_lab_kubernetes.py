@@ -286,3 +286,21 @@ def test_status_and_log(lab_kubernetes):
     assert rows["cmp01/kubelet"]["pid"] in lab_kubernetes.lab.hosts["cmp01"].processes()
     assert lab_kubernetes.lab.log_path("cmp01/kubelet").stat().st_size > 0
     assert os.readlink(f"/proc/{rows['cmp01']['pid']}/ns/pid") != os.readlink("/proc/self/ns/pid")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("C5C3_LAB_KWOK") != "1", reason="builds kwok (minutes, once): set C5C3_LAB_KWOK=1")
+def test_simulated_nodes(lab_kubernetes):
+    def ready() -> int:
+        return lab_kubernetes.kubectl("get", "nodes", "-l", "type=kwok", "--no-headers").split().count("Ready")
+
+    lab_kubernetes.kwok_nodes(30)
+    assert ready() == 30
+    lab_kubernetes.kwok_nodes(10)
+    assert ready() == 10
+    # They renew their leases: still Ready when an unrenewed one would long be Unknown.
+    renewed = time.monotonic() + lab_kubernetes.lab.node_grace + 5
+    wait_until(lambda: time.monotonic() > renewed or ready() != 10, 60, "the grace has passed", 1)
+    assert ready() == 10
+    lab_kubernetes.kwok_nodes(0)
+    assert ready() == 0
