@@ -26,7 +26,7 @@ PATIENCE = 240.0
 
 pytestmark = [pytest.mark.rulebook, pytest.mark.slow]
 
-SOURCE = '''
+SOURCE = """
 import asyncio, os, time
 from pathlib import Path
 
@@ -53,9 +53,9 @@ async def main(queue, args):
         await until(lambda: told.exists() and told.read_text().count("\\n") > number)
         await until(lambda: runs() <= before)
     await asyncio.sleep(3600)
-'''
+"""
 
-ACTION = '''
+ACTION = """
 import json, os, time
 from ansible.plugins.action import ActionBase
 
@@ -68,7 +68,7 @@ class ActionModule(ActionBase):
             took = now - float(self._task.args["at"])
             file.write(json.dumps({"number": int(self._task.args["number"]), "took": took}) + "\\n")
         return {**result, "changed": True, "value": {"text": "ünïcode", "number": int(self._task.args["number"])}}
-'''
+"""
 
 RULEBOOK = """
 - name: warm
@@ -173,7 +173,9 @@ def test_events_and_facts_are_those_of_the_ordinary_run(place: tuple[Path, dict]
         log = folder / f"{kind}.log"
         with open(log, "wb") as errors:
             words = [*launcher, str(folder / "runner"), str(folder / "play.yml"), str(log) if launcher else ""]
-            done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=errors, timeout=PATIENCE)
+            done = subprocess.run(
+                words, check=False, env=environment, stdout=subprocess.PIPE, stderr=errors, timeout=PATIENCE
+            )
         assert done.returncode == 0, log.read_text()
         assert "refused" not in log.read_text(), log.read_text()
         runs += json.loads(done.stdout)
@@ -210,7 +212,9 @@ def latencies(place: tuple[Path, dict], launcher: list[str]) -> tuple[list[float
         if launcher:
             for child in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
                 if "warm/server.py" in Path(f"/proc/{child}/cmdline").read_text():
-                    memory = int(re.search(r"^RssAnon:\s+(\d+)", Path(f"/proc/{child}/status").read_text(), re.M).group(1))
+                    memory = int(
+                        re.search(r"^RssAnon:\s+(\d+)", Path(f"/proc/{child}/status").read_text(), re.M).group(1)
+                    )
     finally:
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()

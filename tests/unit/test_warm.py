@@ -183,13 +183,11 @@ def test_an_error_of_the_command_line(shared: Daemon) -> None:
 
 
 def test_folder_umask_stdin_and_the_variables_that_differ_at_each_call(shared: Daemon) -> None:
-    play = shared.play(
-        """\
+    play = shared.play("""\
         - ansible.builtin.copy:
             dest: "{{ lookup('env', 'PWD') }}/told"
             content: "{{ lookup('pipe', 'pwd; umask') }} {{ said }} {{ lookup('env', 'AWX_ISOLATED_DATA_DIR') }}"
-        """
-    )
+        """)
     work = shared.folder / "work"
     variables = {"PWD": str(work), "AWX_ISOLATED_DATA_DIR": "/nowhere"}
     (work / "words.yml").write_text("said: words\n")

@@ -148,9 +148,9 @@ def differs(arguments: list[str]) -> tuple[bool, str]:
             return True, f"{name} has changed"
     ours = COLLECTION.split(".plugins")[0].replace(".", os.sep)
     for argument in arguments:
-        if not argument.startswith("-") and os.path.isfile(argument):
-            if os.path.exists(os.path.join(os.path.dirname(os.path.realpath(argument)), "collections", ours)):
-                return False, "the playbook brings its own c5c3.ha"
+        beside = os.path.join(os.path.dirname(os.path.realpath(argument)), "collections", ours)
+        if not argument.startswith("-") and os.path.isfile(argument) and os.path.exists(beside):
+            return False, "the playbook brings its own c5c3.ha"
     return False, ""
 
 
@@ -192,7 +192,8 @@ def _depends_on_folder() -> bool:
 def _make_anew() -> None:
     """Do again what ansible does while it is imported and what must not be shared between processes."""
     from ansible import constants
-    from ansible.utils import color, vars as identifiers
+    from ansible.utils import color
+    from ansible.utils import vars as identifiers
     from ansible.utils.display import Display
 
     for name in ("DEFAULT_LOCAL_TMP", "CACHE_PLUGIN_CONNECTION"):

@@ -254,7 +254,7 @@ def keeper(server: Server, connection: socket.socket) -> None:
                 server.wish.send(b"\0".join([str(refused).encode(), *wanted]))
             raise
         connection.sendall(b"A")
-        word, descriptors, flags, peer = socket.recv_fds(connection, 1, 3)
+        word, descriptors, _flags, _peer = socket.recv_fds(connection, 1, 3)
         if word != b"G" or len(descriptors) != 3:
             return
     except Refused as refused:
@@ -421,7 +421,7 @@ def silent() -> Iterator[Callable[[], str]]:
             os.dup2(catch, number)
         yield lambda: (sys.stdout.flush(), sys.stderr.flush(), os.pread(catch, 4096, 0).decode(errors="replace"))[2]
     finally:
-        for number, descriptor in zip((1, 2), kept):
+        for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
 
