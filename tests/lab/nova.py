@@ -225,15 +225,16 @@ class Nova:
             "UPDATE glance.image_locations SET value ="
             f" CONCAT('file://{self.directory}/images/', SUBSTRING_INDEX(value, '/', -1));"
         )
+        # All import their modules while RabbitMQ boots.
         self._start_keystone()
-        self._wait_port(MESSAGE_PORT, "rabbitmq")
-        tell("database and message queue are ready")
         for name in ("conductor", "scheduler"):
             configuration = self.directory / "etc/nova/nova.conf"
             self._add_service(f"nova-{name}", [f"bin/nova-{name}", "--config-file", configuration])
         self._start_nova_api()
         self._start_placement()
         self._start_glance()
+        self._wait_port(MESSAGE_PORT, "rabbitmq")
+        tell("database and message queue are ready")
         self._wait_http(f"{KEYSTONE}/", "keystone")
         self._wait_queue("conductor")
         tell("keystone and nova-conductor are ready")
