@@ -146,7 +146,7 @@ def differs(arguments: list[str]) -> tuple[bool, str]:
     for name, stamp in _files.items():
         if _stamp(name) != stamp:
             return True, f"{name} has changed"
-    ours = COLLECTION.split(".plugins")[0].replace(".", os.sep)
+    ours = os.path.join("ansible_collections", "c5c3", "ha")
     for argument in arguments:
         beside = os.path.join(os.path.dirname(os.path.realpath(argument)), "collections", ours)
         if not argument.startswith("-") and os.path.isfile(argument) and os.path.exists(beside):
