@@ -51,6 +51,7 @@ def main() -> int:
         subprocess.run(
             ["ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", scratch, str(tarball)],
             check=True,
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": scratch},
             stdout=subprocess.DEVNULL,
         )
         installed = Path(scratch) / "ansible_collections" / "c5c3" / "ha"
