@@ -139,8 +139,12 @@ class Daemon:
         return client, children(keeper)[0]
 
     def stop(self) -> None:
+        server = children(self.process.pid)
         self.process.kill()
         self.process.communicate()
+        for pid in server:
+            until(lambda: gone(pid), "the server ends with its daemon")
+        shutil.rmtree(self.warm, ignore_errors=True)  # where a test killed the server
 
 
 @pytest.fixture
@@ -347,8 +351,9 @@ def test_an_ignored_signal_stays_ignored(shared: Daemon) -> None:
 
 def test_a_client_that_is_killed_takes_the_run_with_it(shared: Daemon) -> None:
     client, run = shared.slow()
+    (keeper,) = children(shared.server)
     client.kill()
-    until(lambda: gone(run), "the run ended")
+    until(lambda: gone(run) and not state(keeper), "the run ended, and its keeper")
     client.communicate(timeout=PATIENCE)
 
 

@@ -27,7 +27,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -384,11 +384,11 @@ def see_through(job: ModuleType, call: Call, descriptors: list[int], connection:
         if woken.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 woken.recv(64)
-        with contextlib.suppress(OSError):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            with contextlib.suppress(OSError):  # the client may be gone
                 connection.sendall(b"X" + struct.pack("<i", status))
-                return
+            return
 
 
 def warmed(start: Start) -> ModuleType | None:
@@ -397,14 +397,16 @@ def warmed(start: Start) -> ModuleType | None:
         sys.path[0] = os.path.dirname(os.path.realpath(start.real))
     os.chdir(start.folder)
     job = sibling("job")
+    problem = ""
     try:
         with silent() as said:
             job.warm()
-        problem = said()
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code == 0:
             raise  # SIGTERM
         problem = f"{type(error).__name__}: {error}"
+    # what ansible says at import belongs to every single run
+    problem += " ".join(said)
     if not problem:
         return job
     log(f"the ordinary ansible-playbook runs, since ansible said while it was imported: {' '.join(problem.split())}")
@@ -412,15 +414,20 @@ def warmed(start: Start) -> ModuleType | None:
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[Callable[[], str]]:
-    """Catch what is written to descriptors 1 and 2. What ansible says at import belongs to every single run."""
+def silent() -> Iterator[list[str]]:
+    """Catch what is written to descriptors 1 and 2, and put it into the list when done."""
+    said: list[str] = []
     kept = [os.dup(1), os.dup(2)]
     catch = os.memfd_create("c5c3-warm")
     try:
         for number in (1, 2):
             os.dup2(catch, number)
-        yield lambda: (sys.stdout.flush(), sys.stderr.flush(), os.pread(catch, 4096, 0).decode(errors="replace"))[2]
+        yield said
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        said.append(os.pread(catch, 4096, 0).decode(errors="replace"))
+        os.close(catch)
         for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
