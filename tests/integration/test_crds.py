@@ -169,6 +169,7 @@ STATUS = {
             "route": "Restart",
             "phase": "Restarting",
             "attempts": 1,
+            "attemptedAt": NOW,
             "from": "cmp01",
             "to": "cmp01",
             "message": "asked Nova for a hard reboot",

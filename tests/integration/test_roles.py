@@ -177,6 +177,7 @@ def agents(playbooks, admin, definitions) -> Iterator[dict]:
     for name in (MINE, OTHERS):
         admin.delete(NODES, name)
     playbooks.succeed("ha_agent", ha_agent_state="absent", **variables)
+    remove_namespace(admin, NAMESPACE)
 
 
 class Tokens:
@@ -430,6 +431,7 @@ class TestAgentWithCertificate:
 @pytest.fixture(scope="module")
 def deployment(playbooks, admin, definitions, lab_kubernetes) -> Iterator[dict]:
     """Variables that deploy real agents and operators in the lab; removed at the end."""
+    remove_namespace(admin, "c5c3-ha-deployed")
     for host in lab_kubernetes.lab.hosts.values():
         host.exec(["mkdir", "-p", "/run/libvirt"], check=True)
     collections = playbooks.folder / "collections"
@@ -443,6 +445,8 @@ def deployment(playbooks, admin, definitions, lab_kubernetes) -> Iterator[dict]:
         },
         "hypervisor_operator_cloud_ca": "no certificate",
         "ha_agent_name": "deployed-agent",
+        # not the Nodes that only the policy tests have
+        "ha_agent_node_selector": {"nova.openstack.cloud.sap/virt-driver": "kvm"},
         "ha_agent_rulebook_vars": {"c5c3_ha_heartbeat_seconds": 2},
         "hypervisor_operator_name": "deployed-operator",
     }
@@ -460,6 +464,12 @@ def deployment(playbooks, admin, definitions, lab_kubernetes) -> Iterator[dict]:
     for kind in (PODS, SECRETS, CONFIG_MAPS):
         left = [item["metadata"]["name"] for item in admin.list(kind, "c5c3-ha-deployed")]
         assert [name for name in left if name.startswith("deployed-") and kind is not PODS] == []
+    remove_namespace(admin, "c5c3-ha-deployed")
+
+
+def remove_namespace(admin: Client, name: str) -> None:
+    admin.delete(NAMESPACES, name)
+    waits(lambda: admin.get(NAMESPACES, name) is None)
 
 
 PODS = resources.Resource("", "v1", "pods", "Pod", True)
