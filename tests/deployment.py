@@ -81,7 +81,9 @@ class Deployment:
         values["crds_kubeconfig"] = str(self.lab.kubernetes.kubeconfig)
         return {**values, **self.settings}
 
-    def deploy(self, tell: Callable[[str], None] = lambda _text: None, arguments: tuple[str, ...] = ()) -> dict[str, int]:
+    def deploy(
+        self, tell: Callable[[str], None] = lambda _text: None, arguments: tuple[str, ...] = ()
+    ) -> dict[str, int]:
         """Run the playbook; return Ansible's recap (``ok``, ``changed``, ...).
 
         :raises LabError: when it fails, with its last lines.

@@ -72,9 +72,13 @@ def site(lab: Lab) -> Iterator[Site]:
     assert first["failed"] == 0
     deployment.wait_ready()
     try:
+        _enable_all(lab)
         with lab.oracle.watch(interval=0.05) as watch, Timeline(lab) as timeline:
             site = Site(lab, deployment, watch, timeline)
+            there = lab.nova.servers()
             for host in lab.hosts:
+                old = [server for server, name in there.items() if name == f"ha-{host}"]
+                lab.nova.delete(*old)
                 site.servers[host] = lab.nova.boot(f"ha-{host}", host=host).id
             for server in site.servers.values():
                 site.settled(server)
@@ -91,11 +95,15 @@ def nothing_left_broken(site: Site) -> Iterator[None]:
     for host in site.lab.hosts:
         site.lab.kubernetes.wait_node(host, "True", 120)
         site.lab.nova.wait_service(host, "up", 120)
-    compute = site.lab.nova.connection().compute
+    _enable_all(site.lab)
+    site.deployment.wait_ready()
+
+
+def _enable_all(lab: Lab) -> None:
+    compute = lab.nova.connection().compute
     for service in compute.services(binary="nova-compute"):
         if service.status != "enabled" and not (service.disabled_reason or "").startswith("AUTO"):
             compute.enable_service(service, service.host, "nova-compute")
-    site.deployment.wait_ready()
 
 
 def test_second_deployment_changes_nothing(site):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ansible_collections.c5c3.ha.plugins.module_utils import resources
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import Forbidden, Invalid
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import Forbidden
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from tests import crd_cases
 from tests.lab import LabError
@@ -250,8 +250,7 @@ def put(admin: Client, name: str, hypervisor: str, finished: bool | None = None,
 
 
 def vm_body(name: str = SERVER, hypervisor: str = MINE, **more: object) -> dict:
-    body = EVICTIONS.body(name, spec=crd_cases.vm_eviction(hypervisor=hypervisor, instances=[name], **more))
-    return body
+    return EVICTIONS.body(name, spec=crd_cases.vm_eviction(hypervisor=hypervisor, instances=[name], **more))
 
 
 @pytest.mark.usefixtures("objects")
