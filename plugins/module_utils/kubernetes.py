@@ -140,7 +140,7 @@ class Config:
         ):
             if isinstance(path, str) and not os.access(path, os.R_OK):
                 raise ArgumentError(
-                    f"{what} {shown(path)} ({self.source}) cannot be read: check that the file is there"
+                    f"{what} {shown(path, 300)} ({self.source}) cannot be read: check that the file is there"
                 )
 
     # -- kubeconfig --
@@ -234,7 +234,7 @@ def _read_kubeconfig(path: str, source: str) -> dict:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"kubeconfig {shown(path)} ({source}) cannot be read: {error}") from None
+        raise ArgumentError(f"kubeconfig {shown(path, 300)} ({source}) cannot be read: {error}") from None
     try:
         import yaml
     except ImportError:
@@ -246,14 +246,14 @@ def _read_kubeconfig(path: str, source: str) -> dict:
             content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except ValueError:
         raise ArgumentError(
-            f"kubeconfig {shown(path)} ({source}) is YAML, and this Python has no yaml: install PyYAML on this host,"
+            f"kubeconfig {shown(path, 300)} ({source}) is YAML, and this Python has no yaml: install PyYAML on this host,"
             " or give the kubeconfig as JSON"
         ) from None
     except yaml.YAMLError as error:
         # The mark without the text beside it, which may be a secret.
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         raise ArgumentError(
-            f"kubeconfig {shown(path)} ({source}) is not YAML" + ("" if line is None else f" (line {line + 1})")
+            f"kubeconfig {shown(path, 300)} ({source}) is not YAML" + ("" if line is None else f" (line {line + 1})")
         ) from None
     if not isinstance(content, dict) or any(
         not isinstance(item, dict)
@@ -261,7 +261,7 @@ def _read_kubeconfig(path: str, source: str) -> dict:
         for item in (content.get(section) or [] if isinstance(content.get(section) or [], list) else [None])
     ):
         raise ArgumentError(
-            f"kubeconfig {shown(path)} ({source}) is no kubeconfig: it has no lists clusters, users, contexts"
+            f"kubeconfig {shown(path, 300)} ({source}) is no kubeconfig: it has no lists clusters, users, contexts"
         )
     return content
 
@@ -636,7 +636,7 @@ class Client:
                     self._token = file.read().strip()
                 self._token_state = state
         except (OSError, UnicodeDecodeError) as error:
-            raise ArgumentError(f"token_file {shown(path)} cannot be read: {type(error).__name__}") from None
+            raise ArgumentError(f"token_file {shown(path, 300)} cannot be read: {type(error).__name__}") from None
         return self._token
 
     def _tls_error(self, error: ssl.SSLError, what: str) -> KubernetesError:

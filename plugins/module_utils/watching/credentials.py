@@ -68,7 +68,7 @@ class TokenFile:
             reason = "there is no such file"
         if not self._token:
             raise ArgumentError(
-                f"token_file {shown(self.path)} gives no token ({reason}): write a bearer token into it"
+                f"token_file {shown(self.path, 300)} gives no token ({reason}): write a bearer token into it"
             )
         return self._token
 
@@ -178,7 +178,7 @@ class Credentials:
         self.origin = f"{name} {paths}"
         found = [path for path in paths.split(os.pathsep) if path and os.path.isfile(os.path.expanduser(path))]
         if not found:
-            raise ArgumentError(f"{name} {shown(paths)} is wrong: there is no such file; correct the path")
+            raise ArgumentError(f"{name} {shown(paths, 300)} is wrong: there is no such file; correct the path")
         kube_config = self._library.kube_config
         try:
             merger = kube_config.KubeConfigMerger(os.pathsep.join(found))
@@ -204,7 +204,7 @@ class Credentials:
             if user is None or not ("exec" in user or "auth-provider" in user):
                 raise self._unusable(name, paths, error) from error
             raise HaError(
-                f"The login helper of {name} {shown(paths)} failed ({error}): run it by hand as this user"
+                f"The login helper of {name} {shown(paths, 300)} failed ({error}): run it by hand as this user"
             ) from error
         self._loader = loader
         self._files = {os.path.abspath(os.path.expanduser(path)): None for path in found}
@@ -213,12 +213,12 @@ class Credentials:
         context = self._auth.context
         if context is not None and context in str(error):
             return ArgumentError(
-                f"context {shown(context)} is wrong: {name} {shown(paths)} has none of that name;"
+                f"context {shown(context)} is wrong: {name} {shown(paths, 300)} has none of that name;"
                 " kubectl config get-contexts lists them"
             )
         detail = str(error) or type(error).__name__
         return ArgumentError(
-            f"{name} {shown(paths)} cannot be used ({shown(detail, 200)}): check it with kubectl config view"
+            f"{name} {shown(paths, 300)} cannot be used ({shown(detail, 200)}): check it with kubectl config view"
         )
 
     def _override(self, configuration) -> None:
