@@ -178,7 +178,9 @@ def test_reset_is_verified_and_left_alone(site):
     host = site.lab.hosts[site.host_of(server)]
     host.exec(["virsh", "-c", "qemu:///system", "reset", server], check=True, capture_output=True)
     site.watch.wait_boots(server, boots + 1)
-    site.watch.wait_counting(server, 8)
+    verified = f"c5c3.ha.domain_restart: domain {server}"
+    wait_until(lambda: verified in site.deployment.logs(), 60, f"the agent says {verified!r}", 0.5)
+    site.watch.wait_counting(server, 2)
     assert site.boots(server) == boots + 1 and site.evictions(server, since) == []
 
 
@@ -273,6 +275,26 @@ def test_guest_dies_while_the_api_server_is_away(site):
     assert site.boots(server) == boots, "nobody can have acted"
     site.lab.heal("kube-apiserver")
     site.recovered(server, boots, killed)
+
+
+def test_host_that_lost_its_power_gets_its_guests_back(site):
+    server = site.servers["cmp01"]
+    host = site.host_of(server)
+    second = site.lab.nova.boot("ha-second", host=host).id
+    stopped = site.lab.nova.boot("ha-off", host=host).id
+    for each in (second, stopped):
+        site.watch.wait_counting(each)
+    site.lab.nova.connection().compute.stop_server(stopped)
+    site.lab.nova.wait_server(stopped, "SHUTOFF")
+    boots = {each: site.settled(each) for each in (server, second)}
+    off = site.boots(stopped)
+    killed = time.time()
+    site.lab.kill(host)
+    site.lab.heal(host)
+    for each, before in boots.items():
+        site.recovered(each, before, killed, timeout=240)
+    assert site.boots(stopped) == off, "what its user stopped stays stopped"
+    site.lab.nova.delete(second, stopped)
 
 
 def test_operator_dies_in_the_middle_of_a_drain(site):

@@ -399,6 +399,8 @@ class Kubernetes(Part):
             "syncFrequency": "2s",  # with the default a crash loop shows as Error for 150 s
             "nodeStatusUpdateFrequency": "2s",
             "nodeLeaseDurationSeconds": 8,  # renewed every 2 s
+            # Else a container that tests kill often stays away for up to 5 minutes.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
             "failSwapOn": False,
             "maxPods": 50,
             "evictionHard": {"memory.available": "100Mi"},
