@@ -14,27 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.lab import Lab, LabError, wait_until
+from tests.lab.daemons import Daemon, daemons
 
 NAMESPACE = "c5c3-ha"
 # What the rulebook ha_agent tells when its source is connected.
 _CONNECTED = "is connected"
-RULEBOOKS = {"agent": "c5c3.ha.ha_agent", "operator": "c5c3.ha.hypervisor_operator"}
-
-
-@dataclass(frozen=True)
-class Daemon:
-    """One ansible-rulebook process of the deployment, as seen from outside."""
-
-    role: str
-    host: str
-    pid: int
 
 
 class Deployment:
@@ -138,21 +128,7 @@ class Deployment:
 
     def daemons(self, role: str | None = None, host: str | None = None) -> list[Daemon]:
         """The ansible-rulebook processes of the deployment, by host."""
-        found = []
-        for name, machine in self.lab.hosts.items():
-            if not machine.running or (host and name != host):
-                continue
-            for pid in machine.processes():
-                try:
-                    arguments = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-                except OSError:
-                    continue
-                if not any(argument.endswith("/ansible-rulebook") for argument in arguments[:3]):
-                    continue
-                for each, rulebook in RULEBOOKS.items():
-                    if rulebook in arguments and role in (None, each):
-                        found.append(Daemon(each, name, pid))
-        return found
+        return daemons([machine for name, machine in self.lab.hosts.items() if host in (None, name)], role)
 
     def kill(self, role: str, host: str | None = None) -> Daemon:
         """Kill -9 one daemon: its container ends and kubelet starts another. Returns what was killed.

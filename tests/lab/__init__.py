@@ -27,6 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .daemons import RULEBOOKS, daemons
 from .hosts import (
     CONTROL_ADDRESS,
     LAB_ROOT,
@@ -331,6 +332,8 @@ class Lab:
 
     def _target(self, name: str) -> tuple[Namespace, str | None] | None:
         """(machine, service or None) of a target's name; None when it must be a server."""
+        if name.rpartition("/")[2] in RULEBOOKS:
+            return None  # a container, no service of the lab
         if "/" in name:
             host, service = name.split("/", 1)
             machine = self.machine(host)
@@ -343,7 +346,13 @@ class Lab:
         return None
 
     def _server(self, name: str) -> list[int]:
-        """The QEMU processes of a server, as pids seen from outside."""
+        """The processes of an agent, the operators, or a server's QEMU, as pids seen from outside."""
+        host, _, role = name.rpartition("/")
+        if role in RULEBOOKS and (not host or host in self.hosts):
+            found = daemons([self.hosts[host]] if host else self.hosts.values(), role)
+            if not found:
+                raise LabError(f"no {role} runs" + (f" on {host}" if host else ""))
+            return [daemon.pid for daemon in found]
         known = f"hosts: {', '.join(self.hosts)}; parts: {', '.join(self.control.services())}; or HOST/SERVICE"
         if "nova" not in self.parts:
             raise LabError(f"no target {name!r} in lab {self.seed}. {known}")
@@ -356,7 +365,8 @@ class Lab:
         """Kill -9.
 
         :param name: a host (``cmp01``: power off, stays off until :meth:`heal`), a service of a host
-            (``cmp01/libvirtd``) or of the control namespace (``kube-apiserver``), or a server's name or UUID (its QEMU).
+            (``cmp01/libvirtd``) or of the control namespace (``kube-apiserver``), an agent (``cmp01/agent``), the
+            operators (``operator``), or a server's name or UUID (its QEMU). Kubelet brings agents and operators back.
         :param stay_down: a service stays down until :meth:`heal`; else it comes back by itself.
         """
         target = self._target(name)
