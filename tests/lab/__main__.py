@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("target", help=target)
         return sub
 
-    any_target = "host (cmp01), service (cmp01/libvirtd, kube-apiserver), cmp01/agent, operator, or server (name or UUID)"
+    any_target = (
+        "host (cmp01), service (cmp01/libvirtd, kube-apiserver), cmp01/agent, operator, or server (name or UUID)"
+    )
     up = verb("up", "start everything and wait until it works")
     up.add_argument("--hosts", type=int, default=3, help="hypervisors (3)")
     up.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated ({','.join(PARTS)})")

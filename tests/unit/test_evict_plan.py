@@ -181,6 +181,14 @@ def test_cold_migration_of_somebody_else_is_not_confirmed():
     assert decision.act is None and not decision.entry.finished
 
 
+def test_cold_migration_is_confirmed_once_until_nova_had_its_time():
+    facts = server(host="cmp02", status="VERIFY_RESIZE", vm_state="resized")
+    first = decide(entry(route="ColdMigrate", phase="Migrating", attempts=1), facts, context("Maintenance"))
+    assert first.act == "Confirm"
+    assert decide(first.entry, facts, context("Maintenance", now=1010.0)).act is None
+    assert decide(first.entry, facts, context("Maintenance", now=1031.0)).act == "Confirm"
+
+
 def test_notification_moves_nothing():
     decision = decide(entry(), server(running=True), context("DiskIOError", notify_only=True))
     assert (decision.act, decision.entry.phase) == (None, "Notified")

@@ -20,6 +20,9 @@ RESTART_FIRST = frozenset({"InstanceStopped", "RebootFailed"})
 # Causes that tell of a dead guest which has to run again, here or elsewhere.
 DEAD_GUEST = RESTART_FIRST | {"WatchdogRestartFailed"}
 
+# Seconds that Nova has to carry out a confirm before it is asked again.
+CONFIRM_SECONDS = 30.0
+
 TERMINAL = frozenset({"Succeeded", "Failed", "Skipped", "Notified"})
 
 # vm_state and what Nova allows from it (nova.compute.api, check_instance_state of each action).
@@ -159,7 +162,7 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
     if server.task_state or server.status in ("MIGRATING", "RESIZE", "REBUILD", "HARD_REBOOT", "REBOOT"):
         return _busy(entry, server, context)
     if server.status == "VERIFY_RESIZE" and entry.route == "ColdMigrate":
-        return Decision(replace(entry, phase="Confirming", message="confirming the cold migration"), "Confirm")
+        return _confirm(entry, context)
     if server.host is None:
         return _end(entry, "Skipped", "the server is on no host", context)
     if server.host != context.source:
@@ -167,6 +170,14 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
     if _restart_wanted(entry, server, context):
         return _restart(entry, server, context)
     return _move(entry, server, context)
+
+
+def _confirm(entry: Entry, context: Context) -> Decision:
+    confirming = entry.phase == "Confirming" and entry.attempted_at is not None
+    if confirming and context.now - (entry.attempted_at or 0) < CONFIRM_SECONDS:
+        return Decision(entry)  # asked for already; Nova has no task for it
+    message = "confirming the cold migration"
+    return Decision(replace(entry, phase="Confirming", attempted_at=context.now, message=message), "Confirm")
 
 
 def _restart_wanted(entry: Entry, server: ServerFacts, context: Context) -> bool:

@@ -82,11 +82,23 @@ def _in_flight(nova: Nova, server: str) -> MigrationFacts | None:
 
 
 def _waited(nova: Nova, before: ServerFacts, params: dict) -> ServerFacts:
+    method = params["method"]
+
     def at_rest() -> ServerFacts | None:
         now = nova.server(before.id)
         if now is None:
             raise HaError(f"server {before.id} was deleted meanwhile")
-        return now if not now.task_state and now.status not in ("MIGRATING", "RESIZE", "REBUILD") else None
+        if now.task_state or now.status in ("MIGRATING", "RESIZE", "REBUILD"):
+            return None
+        if method == "confirm" and now.status == "VERIFY_RESIZE":
+            return None  # Nova has no task for it
+        if method in DONE and now.host == before.host and now.status not in ("VERIFY_RESIZE", "ERROR"):
+            # An evacuated server has no task any more before its host is written (nova.compute.manager, rebuild_instance):
+            # only the end of its migration record tells.
+            if any(migration.unfinished for migration in nova.migrations(server=before.id)):
+                return None
+            return nova.server(before.id)
+        return now
 
     after = wait_until(at_rest, params["timeout"])
     if after is None:
@@ -94,7 +106,6 @@ def _waited(nova: Nova, before: ServerFacts, params: dict) -> ServerFacts:
             f"server {before.id} is not done within {params['timeout']:g} s: look at `openstack server migration list`,"
             " raise timeout, or abort it with method=abort"
         )
-    method = params["method"]
     if method in DONE and after.host == before.host and after.status != "VERIFY_RESIZE":
         actions = nova.actions(before.id)
         told = nova.failure_of(before.id, actions[0].request_id) if actions else ""
