@@ -1,7 +1,8 @@
 """``make test``: every gate, side by side where one does not need the other, and one closing line that counts the tests.
 
 ``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
-lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last, on two labs. Every gate's whole output is kept in the cache's folder logs/.
+lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last, on two labs. Every gate's
+whole output is kept in the cache's folder logs/.
 """
 
 from __future__ import annotations
