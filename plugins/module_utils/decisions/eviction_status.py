@@ -119,11 +119,13 @@ def write_status(
     blocked: tuple[str, str] | None = None,
     verdict: str | None = None,
     occurred_at: str | None = None,
+    preflight: str = "",
 ) -> dict:
     """The status to write: what was there, with entries, counts, conditions and the holder renewed.
 
     :param blocked: reason and message when the preflight does not let the work begin.
     :param verdict: why the Eviction as a whole failed.
+    :param preflight: what the preflight found, when it found nothing against beginning.
     :param occurred_at: the fault that this work answers (``spec.occurredAt`` as it was read).
     """
     old = eviction.get("status") or {}
@@ -135,7 +137,7 @@ def write_status(
         conditions = set_condition(conditions, "PreflightChecksSucceeded", "False", blocked[0], blocked[1], now_text)
         conditions = set_condition(conditions, "Evicting", "True", "Running", f"waiting: {blocked[1]}", now_text)
     else:
-        conditions = set_condition(conditions, "PreflightChecksSucceeded", "True", "Succeeded", "", now_text)
+        conditions = set_condition(conditions, "PreflightChecksSucceeded", "True", "Succeeded", preflight, now_text)
         if finished:
             reason, message = ("Failed", verdict[:MESSAGE_LIMIT]) if verdict else outcome(listed)
             conditions = set_condition(conditions, "Evicting", "False", reason, message, now_text)

@@ -136,6 +136,7 @@ class _Work:
         self.answered: str | None = None
         self.disabled = False
         self.verdict: str | None = None
+        self.preflight = ""
         self.acts: list[dict] = []
         self.changed = False
         self.claimed = False
@@ -279,6 +280,7 @@ class _Work:
             blocked=blocked,
             verdict=self.verdict,
             occurred_at=self.answered,
+            preflight=self.preflight,
         )
         old = self.eviction.get("status") or {}
         same = all(old.get(key) == value for key, value in status.items() if key != "holder")
@@ -390,8 +392,10 @@ class _Work:
         if not service.up:
             told = "nothing can be migrated from it; once it is proven to be off it can be evacuated"
             return "HypervisorDown", f"nova-compute of {host} is down: {told}"
-        if not any(other.up and other.enabled for other in services if other.host != host):
+        targets = [other.host for other in services if other.host != host and other.up and other.enabled]
+        if not targets:
             return "NoTarget", f"no other hypervisor is up and enabled: enable one, then {host} can be emptied"
+        self.preflight = f"nova-compute of {host} is up and disabled; {len(targets)} others are up and enabled"
         if service.enabled and not read_only:
             self.nova.update_service(
                 service.id, status="disabled", disabled_reason=f"{DISABLED_REASON} {self.params['name']}"
