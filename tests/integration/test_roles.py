@@ -539,10 +539,11 @@ def waits(question, seconds: float = 90.0):
 @pytest.mark.parametrize("role", ["ha_agent", "hypervisor_operator"])
 def test_unit_is_what_systemd_wants(role, tmp_path):
     """Rendered as on a host, and looked through by systemd itself."""
-    program = tmp_path / "venv" / "bin" / "ansible-rulebook"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    for name in ("python", "ansible-rulebook"):
+        program = tmp_path / "venv" / "bin" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     folder = ROOT / "roles" / role
     unit, environment = tmp_path / "c5c3-test.service", tmp_path / "environment"
     tasks: list[dict] = [
