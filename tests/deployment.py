@@ -97,6 +97,11 @@ class Deployment:
         recap = next(line for line in reversed(lines) if line.startswith("localhost") and "ok=" in line)
         return {key: int(value) for key, value in (part.split("=") for part in recap.split(":", 1)[1].split())}
 
+    def remove(self) -> None:
+        """Take agents and operators away, and wait until none runs."""
+        self.lab.kubernetes.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
+        wait_until(lambda: not self.daemons(), 60, "no agent and no operator runs", 0.2)
+
     def _entered(self, command: list[str]) -> list[str]:
         # The process may be in the lab's network already; entering it again changes nothing.
         return ["nsenter", "--target", str(self.lab.control.pid), "--net", "--", *command]

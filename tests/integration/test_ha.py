@@ -85,6 +85,8 @@ def site(lab: Lab) -> Iterator[Site]:
             yield site
     finally:
         (lab.directory / "deployment" / "daemons.log").write_text(deployment.logs())
+        # The tests that come after kill guests of the same lab, and want them to stay dead.
+        deployment.remove()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """``make test``: every gate, side by side where one does not need the other, and one closing line that counts the tests.
 
 ``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
-lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last, on two labs. Every gate's
+lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on one lab. Every gate's
 whole output is kept in the cache's folder logs/.
 """
 
@@ -78,8 +78,7 @@ def gates() -> list[Gate]:
         Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500),
         Gate("sanity-oldest", [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"], 1500),
         Gate("lab", ["nice", IN, "lab", "true"], 2400),
-        # Two labs side by side, each with whole files: most of the time is spent waiting for things to die and come back.
-        pytest_gate("integration", "lab", "tests/integration", 2700, "-v", "-n", "2", "--dist", "loadfile", live=True),
+        pytest_gate("integration", "lab", "tests/integration", 3300, "-v", live=True),
     ]
 
 
