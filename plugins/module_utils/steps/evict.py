@@ -167,7 +167,7 @@ class _Work:
                     message = f"not finished after {self.params['timeout']:g} s: run the step again"
                     break
                 pause = _POLL_FIRST if acted else min(pause * _POLL_GROWTH, _POLL_LAST)
-                self._pause(min(pause, max(0.0, end - time.monotonic())))
+                time.sleep(min(pause, max(0.0, end - time.monotonic())))
                 self._read()
         except _Stop as stop:
             message = str(stop)
@@ -310,10 +310,6 @@ class _Work:
         except _Again:
             # The next write before an act meets the same conflict and deals with it.
             return
-
-    def _pause(self, seconds: float) -> None:
-        """Let Nova work; it cannot be watched."""
-        time.sleep(seconds)
 
     # -- Nova: reading -------------------------------------------------------------------------------------------------
 
