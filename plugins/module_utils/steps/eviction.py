@@ -13,6 +13,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, HaError, Invalid, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import AGENT_MANAGER, Resource, evictions
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.written import written
 
 ARGUMENTS = {
     "argument_spec": {
@@ -140,16 +141,8 @@ def _absent(client: Client, resource: Resource, name: str, check_mode: bool) -> 
 
 
 def _result(changed: bool, action: str, before: dict | None, after: dict | None, message: str) -> dict:
-    return {
-        "changed": changed,
-        "action": action,
-        "msg": message,
-        "eviction": after or {},
-        "diff": {"before": _shown(before), "after": _shown(after)},
-    }
+    return written("eviction", changed, action, before, after, message, _shown)
 
 
-def _shown(eviction: dict | None) -> dict:
-    if eviction is None:
-        return {}
+def _shown(eviction: dict) -> dict:
     return {"name": eviction["metadata"]["name"], "spec": eviction.get("spec") or {}}

@@ -17,6 +17,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     hypervisors,
     validate_name,
 )
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.written import written
 
 ARGUMENTS = {
     "argument_spec": {
@@ -142,8 +143,7 @@ def _write(
             answer = client.patch(resource, name, {"status": difference}, subresource="status", dry_run=check_mode)
             # A dry run's answer knows nothing of the dry run before it.
             new = {**new, "status": answer.get("status") or {}} if check_mode else answer
-    before, after = _shown(existing), _shown(new)
-    changed = before != after
+    changed = existing is None or _shown(existing) != _shown(new)
     action = "created" if existing is None else "updated" if changed else "unchanged"
     return _result(changed, action, existing, new, f"Hypervisor {name} is {action}")
 
@@ -164,19 +164,11 @@ def _absent(client: Client, resource: Resource, name: str, check_mode: bool) -> 
 
 
 def _result(changed: bool, action: str, before: dict | None, after: dict | None, message: str) -> dict:
-    return {
-        "changed": changed,
-        "action": action,
-        "msg": message,
-        "hypervisor": after or {},
-        "diff": {"before": _shown(before), "after": _shown(after)},
-    }
+    return written("hypervisor", changed, action, before, after, message, _shown)
 
 
-def _shown(hypervisor: dict | None) -> dict:
+def _shown(hypervisor: dict) -> dict:
     """Return what this step may have changed."""
-    if hypervisor is None:
-        return {}
     status = hypervisor.get("status") or {}
     return {
         "name": hypervisor["metadata"]["name"],

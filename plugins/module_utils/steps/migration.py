@@ -20,6 +20,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     validate_namespace,
     validate_uuid,
 )
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.written import written
 
 ARGUMENTS = {
     "argument_spec": {
@@ -95,7 +96,7 @@ def _present(
             new = {**new, "status": merged(new.get("status"), difference)}
         else:
             new = client.patch(resource, name, {"status": difference}, namespace, subresource="status")
-    changed = _shown(existing) != _shown(new)
+    changed = existing is None or _shown(existing) != _shown(new)
     action = "created" if existing is None else "updated" if changed else "unchanged"
     return _result(changed, action, existing, new, f"Migration {name} is {action}")
 
@@ -110,18 +111,10 @@ def _absent(
 
 
 def _result(changed: bool, action: str, before: dict | None, after: dict | None, message: str) -> dict:
-    return {
-        "changed": changed,
-        "action": action,
-        "msg": message,
-        "migration": after or {},
-        "diff": {"before": _shown(before), "after": _shown(after)},
-    }
+    return written("migration", changed, action, before, after, message, _shown)
 
 
-def _shown(migration: dict | None) -> dict:
-    if migration is None:
-        return {}
+def _shown(migration: dict) -> dict:
     return {
         "name": migration["metadata"]["name"],
         "spec": migration.get("spec") or {},

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import socket
+from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import (
@@ -145,22 +146,12 @@ class Session:
         :param what: the request in words, for messages.
         :raises KubernetesError: refused, or Unreachable.
         """
-        seconds = timeout or self.request_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                response = await self._send(method, path, query, body)
-                try:
-                    data = await _read(response)
-                finally:
-                    response.release()
-        except HaError:
-            raise
-        except TimeoutError as error:
-            if str(error):  # aiohttp's own: it could not connect in time
-                raise self._unreachable(error) from error
-            raise Unreachable(f"Kubernetes at {self._host} gave no answer within {seconds:g} s to: {what}") from error
-        except Exception as error:
-            raise self._unreachable(error) from error
+        async with self._answer_within(timeout or self.request_timeout, what):
+            response = await self._send(method, path, query, body)
+            try:
+                data = await _read(response)
+            finally:
+                response.release()
         if not 200 <= response.status <= 299:
             raise refusal(response.status, data, what, response.headers.get("Retry-After"))
         try:
@@ -176,25 +167,15 @@ class Session:
 
         :raises KubernetesError: refused, or Unreachable.
         """
-        seconds = max(self.request_timeout, CONNECT_TIMEOUT)
-        try:
-            async with asyncio.timeout(seconds):
-                response = await self._send("GET", path, query, None)
-                if response.status == 200:
-                    watch_over(response)
-                    return response
-                try:
-                    data = await _read(response)
-                finally:
-                    response.release()
-        except HaError:
-            raise
-        except TimeoutError as error:
-            if str(error):  # aiohttp's own: it could not connect in time
-                raise self._unreachable(error) from error
-            raise Unreachable(f"Kubernetes at {self._host} gave no answer within {seconds:g} s to: {what}") from error
-        except Exception as error:
-            raise self._unreachable(error) from error
+        async with self._answer_within(max(self.request_timeout, CONNECT_TIMEOUT), what):
+            response = await self._send("GET", path, query, None)
+            if response.status == 200:
+                watch_over(response)
+                return response
+            try:
+                data = await _read(response)
+            finally:
+                response.release()
         raise refusal(response.status, data, what, response.headers.get("Retry-After"))
 
     async def _send(self, method: str, path: str, query: dict[str, str] | None, body: dict | None):
@@ -223,6 +204,21 @@ class Session:
             response.close()
             await self.reload(generation)
         raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def _answer_within(self, seconds: float, what: str):
+        """Bound what is inside to `seconds`; whatever goes wrong in it leaves as an HaError."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except HaError:
+            raise
+        except TimeoutError as error:
+            if str(error):  # aiohttp's own: it could not connect in time
+                raise self._unreachable(error) from error
+            raise Unreachable(f"Kubernetes at {self._host} gave no answer within {seconds:g} s to: {what}") from error
+        except Exception as error:
+            raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Unreachable:
         detail = str(error) or type(error).__name__
