@@ -15,6 +15,7 @@ import pytest
 from kmock import KubernetesError
 
 from ansible_collections.c5c3.ha.plugins.module_utils.watching import engine as engine_module
+from ansible_collections.c5c3.ha.plugins.module_utils.watching import lease as lease_module
 from ansible_collections.c5c3.ha.plugins.module_utils.watching import watcher as watcher_module
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.credentials import Credentials
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.custom_resources import finished, render
@@ -621,6 +622,39 @@ async def test_only_the_holder_tells_and_the_next_tells_every_unfinished_object(
     assert api.lease["spec"]["holderIdentity"] == ""  # given back
     assert await two.told(2, seconds=1.0) == [("ADDED", "open", "1"), ("INIT_DONE", 2)]
     assert api.lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_a_stop_in_the_moment_of_a_renewal_is_not_lost(api, daemon, monkeypatch):
+    """asyncio.wait_for of Python 3.11 swallowed it: the daemon went on for ever."""
+    original = lease_module.LeaseKeeper._attempt
+
+    async def last(self):
+        await original(self)
+        if len(api.writes) > 2:
+            asyncio.get_running_loop().call_soon(one.task.cancel)
+
+    monkeypatch.setattr(lease_module.LeaseKeeper, "_attempt", last)
+    one = daemon(lease=TERM)
+    await asyncio.wait({one.task}, timeout=3)
+    assert one.task.cancelled()
+    assert api.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_a_stop_in_the_middle_of_a_renewal_gives_the_lease_back(api, daemon, monkeypatch):
+    original = lease_module.LeaseKeeper._write
+
+    async def cut_off(self, action):
+        lease = await original(self, action)
+        if len(api.writes) > 2:
+            one.task.cancel()
+            await asyncio.sleep(5)  # the server has written, the answer never comes
+        return lease
+
+    monkeypatch.setattr(lease_module.LeaseKeeper, "_write", cut_off)
+    one = daemon(lease=TERM)
+    await asyncio.wait({one.task}, timeout=3)
+    assert one.task.cancelled()
+    assert api.lease["spec"]["holderIdentity"] == ""
 
 
 async def test_a_holder_killed_is_followed_when_its_lease_runs_out(api, daemon, monkeypatch):

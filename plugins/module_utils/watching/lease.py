@@ -63,7 +63,9 @@ class LeaseKeeper:
     async def _round(self) -> None:
         failed = False
         try:
-            await asyncio.wait_for(self._attempt(), self._limit())
+            # Not wait_for: that of Python 3.11 swallows a cancellation in the moment in which the attempt succeeds.
+            async with asyncio.timeout(self._limit()):
+                await self._attempt()
             self._complaints.over()
         except Exception as error:
             failed = True
@@ -148,16 +150,23 @@ class LeaseKeeper:
 
     async def _release(self) -> None:
         held, self._leading = self._election.held(self._clock()), False
-        body = self._election.released(now_utc())
         self._election.lost()
-        if not held or body is None:
+        if not held or self._election.released(now_utc()) is None:
             return
         self._lost(False)
         try:
-            await asyncio.wait_for(
-                self._session.request("PUT", f"{self._path}/{self._options.name}", f"release {self._label}", body=body),
-                2.0,
-            )
+            async with asyncio.timeout(2.0):
+                try:
+                    await self._give_back()
+                except Conflict:  # a renewal that was cut off had arrived
+                    self._election.observe(await self._read(), self._clock())
+                    await self._give_back()
             logger.warning("%s: given back", self._label)
         except Exception as error:
             logger.warning("%s: could not be given back (%s); it runs out by itself", self._label, error)
+
+    async def _give_back(self) -> None:
+        body = self._election.released(now_utc())
+        if body is not None:
+            path = f"{self._path}/{self._options.name}"
+            await self._session.request("PUT", path, f"release {self._label}", body=body)
