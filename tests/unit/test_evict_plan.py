@@ -6,11 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import TERMINAL, Context, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
-    TERMINAL,
-    Context,
-    Entry,
-    Settings,
     decide,
     needs_failure,
     needs_running,

@@ -23,6 +23,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentErro
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import NovaConflict, NovaError, NovaUnavailable
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, is_finished
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict import claim, work
 
 IDS = [f"00000000-0000-4000-8000-{n:012d}" for n in range(1, 9)]
 
@@ -223,10 +224,16 @@ class FakeNova:
         self.world.servers[uuid].update(until=0.0, finish=lambda vm: None)
 
 
+def set_clock(world):
+    for module in (claim, work):
+        module.time = world.clock
+
+
 @pytest.fixture
 def world(monkeypatch):
     world = World()
-    monkeypatch.setattr(evict, "time", world.clock)
+    for module in (claim, work):
+        monkeypatch.setattr(module, "time", world.clock)
     monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager: FakeClient(world)))
     monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params: FakeNova(world)))
     return world
@@ -439,7 +446,7 @@ def test_killed_at_every_request(world, kind):
         assert kill_after < 2000
         fresh = World()
         world.__dict__.update(fresh.__dict__)
-        evict.time = world.clock
+        set_clock(world)
         name = scenario(world, kind)
         world.kill_after = kill_after
         try:

@@ -11,8 +11,18 @@ runs where it should is never restarted, one that is away is never moved again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import (
+    Context,
+    Decision,
+    Entry,
+    attempt,
+    backing_off,
+    end,
+    over_time,
+    wait,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
 
 # Causes after which a server is first restarted where it is (design.md, Reactions).
@@ -22,8 +32,6 @@ DEAD_GUEST = RESTART_FIRST | {"WatchdogRestartFailed"}
 
 # Seconds that Nova has to carry out a confirm before it is asked again.
 CONFIRM_SECONDS = 30.0
-
-TERMINAL = frozenset({"Succeeded", "Failed", "Skipped", "Notified"})
 
 # vm_state and what Nova allows from it (nova.compute.api, check_instance_state of each action).
 LIVE_MIGRATABLE = frozenset({"active", "paused"})
@@ -48,62 +56,6 @@ NOT_TO_MOVE = {
     "building": "it is still being built: wait or delete it",
     "resized": "its resize waits for a confirm or revert by its user",
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Limits of the work on one server. Times in seconds; each has its reason in the module's documentation."""
-
-    restart_attempts: int = 2
-    move_attempts: int = 3
-    backoff: float = 5.0
-    attempt_timeout: float = 600.0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One element of an Eviction's ``status.instances``. Times are seconds since the epoch."""
-
-    id: str
-    name: str = ""
-    route: str = "None"
-    phase: str = "Pending"
-    attempts: int = 0
-    source: str = ""
-    target: str = ""
-    message: str = ""
-    started_at: float | None = None
-    attempted_at: float | None = None
-    finished_at: float | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will be done for it."""
-        return self.phase in TERMINAL
-
-
-@dataclass(frozen=True)
-class Context:
-    """What holds for all servers of one Eviction in this pass."""
-
-    source: str
-    cause: str
-    now: float
-    service_up: bool = True
-    notify_only: bool = False
-    whole_host: bool = False
-    settings: Settings = field(default_factory=Settings)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The next act for a server and the entry to write before it is done.
-
-    ``act``: None (wait, or finished), Restart, LiveMigrate, ColdMigrate, Confirm, ResetState or Abort.
-    """
-
-    entry: Entry
-    act: str | None = None
 
 
 def needs_running(entry: Entry, server: ServerFacts | None, context: Context) -> bool:
@@ -139,7 +91,7 @@ def needs_failure(entry: Entry, server: ServerFacts | None, context: Context) ->
 
 def needs_live_migration(entry: Entry, server: ServerFacts | None, context: Context) -> bool:
     """Whether the attempt is over its time, so that the id of the migration is needed to abort it."""
-    return bool(server and server.task_state == "migrating" and _over_time(entry, context))
+    return bool(server and server.task_state == "migrating" and over_time(entry, context))
 
 
 def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decision:
@@ -153,18 +105,18 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
         return Decision(entry)
     entry = replace(entry, started_at=entry.started_at or context.now, source=entry.source or context.source)
     if server is None:
-        return _end(entry, "Succeeded", "the server is gone", context)
+        return end(entry, "Succeeded", "the server is gone", context)
     entry = replace(entry, name=server.name or entry.name)
     if server.task_state == "deleting" or server.vm_state in ("deleted", "soft-delete"):
-        return _end(entry, "Skipped", "the server is being deleted", context)
+        return end(entry, "Skipped", "the server is being deleted", context)
     if context.notify_only:
-        return _end(entry, "Notified", f"{context.cause} was reported; nothing is moved", context)
+        return end(entry, "Notified", f"{context.cause} was reported; nothing is moved", context)
     if server.task_state or server.status in ("MIGRATING", "RESIZE", "REBUILD", "HARD_REBOOT", "REBOOT"):
         return _busy(entry, server, context)
     if server.status == "VERIFY_RESIZE" and entry.route == "ColdMigrate":
         return _confirm(entry, context)
     if server.host is None:
-        return _end(entry, "Skipped", "the server is on no host", context)
+        return end(entry, "Skipped", "the server is on no host", context)
     if server.host != context.source:
         return _away(entry, server, context)
     if _restart_wanted(entry, server, context):
@@ -197,27 +149,27 @@ def _restart_wanted(entry: Entry, server: ServerFacts, context: Context) -> bool
 
 def _restart(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if server.vm_state in NOT_TO_RESTART:
-        return _end(entry, "Skipped", f"not restarted: {NOT_TO_RESTART[server.vm_state]}", context)
+        return end(entry, "Skipped", f"not restarted: {NOT_TO_RESTART[server.vm_state]}", context)
     if server.vm_state in STAYS_DEAD:
-        return _end(entry, "Failed", f"not restarted: {STAYS_DEAD[server.vm_state]}", context)
+        return end(entry, "Failed", f"not restarted: {STAYS_DEAD[server.vm_state]}", context)
     if server.running:
         message = f"{'restarted' if entry.phase == 'Restarting' else 'already running'} on {server.host}"
-        return _end(replace(entry, route="Restart", target=server.host or ""), "Succeeded", message, context)
+        return end(replace(entry, route="Restart", target=server.host or ""), "Succeeded", message, context)
     if server.vm_state == "stopped" and server.stopped_by_user:
-        return _end(entry, "Skipped", "not restarted: its user stopped it", context)
+        return end(entry, "Skipped", "not restarted: its user stopped it", context)
     if not context.service_up:
-        return _wait(entry, f"nova-compute of {context.source} is down: waiting for it, or for the host to be fenced")
+        return wait(entry, f"nova-compute of {context.source} is down: waiting for it, or for the host to be fenced")
     if server.running is None:
-        return _wait(entry, f"nova-compute of {context.source} does not say whether the guest runs")
+        return wait(entry, f"nova-compute of {context.source} does not say whether the guest runs")
     if entry.phase == "Restarting":
         told = server.failure or server.fault or "the guest does not run after it"
         entry = replace(entry, message=f"restart {entry.attempts} failed: {told}")
     if entry.route == "Restart" and entry.attempts >= context.settings.restart_attempts:
         # The route is set before the first move, so that the next pass does not start to restart again.
         return _move(replace(entry, route="ColdMigrate", attempts=0, phase="Pending"), server, context)
-    if _backing_off(entry, context):
+    if backing_off(entry, context):
         return Decision(entry)
-    return _attempt(entry, "Restart", "Restarting", f"hard reboot on {server.host}", context)
+    return attempt(entry, "Restart", "Restarting", f"hard reboot on {server.host}", context)
 
 
 def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
@@ -225,103 +177,69 @@ def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
         told = server.failure or server.fault or "the server is still on its host"
         entry = replace(entry, message=f"move {entry.attempts} failed: {told}", phase="Pending")
     if server.vm_state in NOT_TO_MOVE:
-        return _end(entry, "Failed", f"not moved: {NOT_TO_MOVE[server.vm_state]}", context)
+        return end(entry, "Failed", f"not moved: {NOT_TO_MOVE[server.vm_state]}", context)
     if server.vm_state == "stopped" and server.stopped_by_user and _dead_guest(context):
-        return _end(entry, "Skipped", "not moved: its user stopped it", context)
+        return end(entry, "Skipped", "not moved: its user stopped it", context)
     if not context.service_up:
-        return _wait(
+        return wait(
             entry, f"nova-compute of {context.source} is down: nothing can be migrated from it until it is back"
         )
     if entry.attempts >= context.settings.move_attempts:
-        return _end(entry, "Failed", entry.message or "no attempt to move it succeeded", context)
-    if _backing_off(entry, context):
+        return end(entry, "Failed", entry.message or "no attempt to move it succeeded", context)
+    if backing_off(entry, context):
         return Decision(entry)
     if server.vm_state == "error":
         # A live migration that failed or was aborted leaves a healthy guest in ERROR; a guest whose restart failed is
         # dead. Either way Nova refuses to move it until it is reset.
         if server.running is None:
-            return _wait(entry, "the server is in ERROR and its host does not say whether the guest runs")
+            return wait(entry, "the server is in ERROR and its host does not say whether the guest runs")
         return Decision(replace(entry, message="resetting ERROR to active, so that Nova moves it"), "ResetState")
     if server.vm_state in LIVE_MIGRATABLE and server.running is None:
-        return _wait(entry, f"nova-compute of {context.source} does not say whether the guest runs")
+        return wait(entry, f"nova-compute of {context.source} does not say whether the guest runs")
     if server.vm_state == "paused" or (server.vm_state == "active" and server.running):
-        return _attempt(entry, "LiveMigrate", "Migrating", "live migration", context)
+        return attempt(entry, "LiveMigrate", "Migrating", "live migration", context)
     if server.vm_state in COLD_MIGRATABLE:
-        return _attempt(entry, "ColdMigrate", "Migrating", "cold migration", context)
-    return _end(entry, "Failed", f"not moved: Nova moves no server in vm_state {server.vm_state!r}", context)
+        return attempt(entry, "ColdMigrate", "Migrating", "cold migration", context)
+    return end(entry, "Failed", f"not moved: Nova moves no server in vm_state {server.vm_state!r}", context)
 
 
 def _away(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     entry = replace(entry, target=server.host or "")
     if server.status == "VERIFY_RESIZE":
-        return _wait(entry, "it left by a resize of its user, who has to confirm or revert it")
+        return wait(entry, "it left by a resize of its user, who has to confirm or revert it")
     if entry.route != "None" and _dead_guest(context) and not server.running and server.vm_state != "paused":
         if server.running is None:
-            return _wait(entry, f"on {server.host}, which does not say whether the guest runs")
+            return wait(entry, f"on {server.host}, which does not say whether the guest runs")
         if server.vm_state == "stopped" and server.stopped_by_user:
-            return _end(entry, "Skipped", f"on {server.host}, stopped by its user", context)
+            return end(entry, "Skipped", f"on {server.host}, stopped by its user", context)
         if entry.attempts > context.settings.move_attempts + context.settings.restart_attempts:
-            return _end(entry, "Failed", f"on {server.host} now, but the guest does not run there", context)
-        if _backing_off(entry, context):
+            return end(entry, "Failed", f"on {server.host} now, but the guest does not run there", context)
+        if backing_off(entry, context):
             return Decision(entry)
-        return _attempt(entry, entry.route, "Restarting", f"hard reboot on {server.host}", context, act="Restart")
+        return attempt(entry, entry.route, "Restarting", f"hard reboot on {server.host}", context, act="Restart")
     if server.vm_state == "error":
-        return _end(
+        return end(
             entry, "Failed", f"on {server.host}, but in ERROR: {server.fault or 'Nova does not say why'}", context
         )
     verb = {"LiveMigrate": "live-migrated", "ColdMigrate": "cold-migrated"}.get(entry.route)
     message = f"{verb} to {server.host}" if verb else f"on {server.host} already, moved by somebody else"
-    return _end(entry, "Succeeded", message, context)
+    return end(entry, "Succeeded", message, context)
 
 
 def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     doing = server.task_state or server.status.lower()
-    if _over_time(entry, context):
+    if over_time(entry, context):
         if server.live_migration is not None:
             return Decision(
                 replace(entry, message=f"live migration over {context.settings.attempt_timeout:.0f} s: aborting"),
                 "Abort",
             )
-        return _wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s")
+        return wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s")
     if entry.phase in ("Restarting", "Migrating", "Confirming"):
         return Decision(entry)
-    return _wait(entry, f"waiting: Nova is at {doing}")
-
-
-def _attempt(entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None) -> Decision:
-    attempts = entry.attempts + 1 if route == entry.route else 1
-    return Decision(
-        replace(
-            entry,
-            route=route,
-            phase=phase,
-            attempts=attempts,
-            attempted_at=context.now,
-            message=f"{doing}, attempt {attempts}" + (f" ({entry.message})" if "failed" in entry.message else ""),
-        ),
-        act or route,
-    )
+    return wait(entry, f"waiting: Nova is at {doing}")
 
 
 def _dead_guest(context: Context) -> bool:
     """Whether the Eviction is about single servers whose guests died and have to run again."""
     return context.cause in DEAD_GUEST and not context.whole_host
-
-
-def _wait(entry: Entry, message: str) -> Decision:
-    return Decision(replace(entry, message=message))
-
-
-def _end(entry: Entry, phase: str, message: str, context: Context) -> Decision:
-    return Decision(replace(entry, phase=phase, message=message, finished_at=context.now))
-
-
-def _backing_off(entry: Entry, context: Context) -> bool:
-    if entry.attempted_at is None or entry.attempts == 0:
-        return False
-    return context.now < entry.attempted_at + context.settings.backoff * 2 ** (entry.attempts - 1)
-
-
-def _over_time(entry: Entry, context: Context) -> bool:
-    began = entry.attempted_at or entry.started_at or context.now
-    return context.now - began > context.settings.attempt_timeout

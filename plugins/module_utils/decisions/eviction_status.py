@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import Context, Entry, Settings
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, parse_time, set_condition
 
 _KEYS = (

@@ -1,0 +1,106 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One server's entry in an Eviction, what holds around it, and the shapes that every decision about it has. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+TERMINAL = frozenset({"Succeeded", "Failed", "Skipped", "Notified"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of the work on one server. Times in seconds; each has its reason in the module's documentation."""
+
+    restart_attempts: int = 2
+    move_attempts: int = 3
+    backoff: float = 5.0
+    attempt_timeout: float = 600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One element of an Eviction's ``status.instances``. Times are seconds since the epoch."""
+
+    id: str
+    name: str = ""
+    route: str = "None"
+    phase: str = "Pending"
+    attempts: int = 0
+    source: str = ""
+    target: str = ""
+    message: str = ""
+    started_at: float | None = None
+    attempted_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be done for it."""
+        return self.phase in TERMINAL
+
+
+@dataclass(frozen=True)
+class Context:
+    """What holds for all servers of one Eviction in this pass."""
+
+    source: str
+    cause: str
+    now: float
+    service_up: bool = True
+    notify_only: bool = False
+    whole_host: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The next act for a server and the entry to write before it is done.
+
+    ``act``: None (wait, or finished), Restart, LiveMigrate, ColdMigrate, Confirm, ResetState or Abort.
+    """
+
+    entry: Entry
+    act: str | None = None
+
+
+def attempt(entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None) -> Decision:
+    """Begin an attempt of a route: the entry to write, and the act."""
+    attempts = entry.attempts + 1 if route == entry.route else 1
+    return Decision(
+        replace(
+            entry,
+            route=route,
+            phase=phase,
+            attempts=attempts,
+            attempted_at=context.now,
+            message=f"{doing}, attempt {attempts}" + (f" ({entry.message})" if "failed" in entry.message else ""),
+        ),
+        act or route,
+    )
+
+
+def wait(entry: Entry, message: str) -> Decision:
+    """Do nothing, and say why."""
+    return Decision(replace(entry, message=message))
+
+
+def end(entry: Entry, phase: str, message: str, context: Context) -> Decision:
+    """Nothing more will be done for it: ``phase`` is one of TERMINAL."""
+    return Decision(replace(entry, phase=phase, message=message, finished_at=context.now))
+
+
+def backing_off(entry: Entry, context: Context) -> bool:
+    """Whether it is too early for the next attempt."""
+    if entry.attempted_at is None or entry.attempts == 0:
+        return False
+    return context.now < entry.attempted_at + context.settings.backoff * 2 ** (entry.attempts - 1)
+
+
+def over_time(entry: Entry, context: Context) -> bool:
+    """Whether the attempt takes longer than one may."""
+    began = entry.attempted_at or entry.started_at or context.now
+    return context.now - began > context.settings.attempt_timeout

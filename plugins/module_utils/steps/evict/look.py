@@ -1,0 +1,111 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Nova says of the host and the servers of one Eviction, asked side by side and no more than the decisions need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
+    needs_failure,
+    needs_live_migration,
+    needs_running,
+    needs_stop_origin,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
+    MIGRATION_ABORTABLE,
+    ServerFacts,
+    ServiceFacts,
+    stopped_by_user,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at Nova.
+
+    :param service: the host's nova-compute; None when Nova knows none.
+    :param services: all of them, when the whole host is to be emptied.
+    :param on_host: the servers whose host it is, likewise.
+    :param servers: what was asked of by UUID; None for one that Nova knows no more.
+    """
+
+    service: ServiceFacts | None
+    services: list[ServiceFacts] = field(default_factory=list)
+    on_host: list[ServerFacts] = field(default_factory=list)
+    servers: dict[str, ServerFacts | None] = field(default_factory=dict)
+
+
+class Look:
+    """Reads Nova for one Eviction.
+
+    :param call_all: runs calls side by side and returns their answers by key.
+    """
+
+    def __init__(self, nova: Nova, call_all: Callable[[dict], dict]) -> None:
+        self.nova = nova
+        self.call_all = call_all
+
+    def read(self, host: str, whole: bool, servers: list[str]) -> View:
+        """The host's service and the servers named; for a whole host its servers and all services, too.
+
+        :raises NovaError: as Nova says.
+        """
+        calls: dict = {"service": lambda: self.nova.service(host)}
+        if whole:
+            calls["on_host"] = lambda: self.nova.servers_on(host)
+            calls["services"] = self.nova.services
+        for server in servers:
+            calls[f"server {server}"] = lambda server=server: self.nova.server(server)
+        found = self.call_all(calls)
+        on_host: list[ServerFacts] = found.get("on_host") or []
+        asked: dict[str, ServerFacts | None] = {server.id: server for server in on_host}
+        asked.update({server: found[f"server {server}"] for server in servers})
+        return View(found["service"], found.get("services") or [], on_host, asked)
+
+    def details(
+        self, entries: dict[str, Entry], servers: dict[str, ServerFacts | None], context: Context
+    ) -> dict[str, ServerFacts | None]:
+        """The servers with what the decisions hang on, asked for those only where they do."""
+        calls: dict = {}
+        servers = {key: servers.get(key) for key in entries}
+        for key, server in servers.items():
+            entry = entries[key]
+            if server is None or entry.finished:
+                continue
+            if needs_running(entry, server, context):
+                calls[key, "running"] = lambda key=key: self.nova.is_running(key)
+            if needs_stop_origin(entry, server, context):
+                calls[key, "stopped_by_user"] = lambda key=key: stopped_by_user(self.nova.actions(key))
+            if needs_failure(entry, server, context):
+                calls[key, "failure"] = lambda key=key: self._failure(key)
+            if needs_live_migration(entry, server, context):
+                calls[key, "live_migration"] = lambda key=key: self.live_migration(key)
+        for (key, name), answer in self.call_all(calls).items():
+            servers[key] = replace(servers[key], **{name: answer})
+        return servers
+
+    def _failure(self, server: str) -> str:
+        actions = self.nova.actions(server)
+        return self.nova.failure_of(server, actions[0].request_id) if actions and actions[0].failed else ""
+
+    def live_migration(self, server: str) -> int | None:
+        """Id of the server's live migration that can be aborted."""
+        for migration in self.nova.migrations(server=server):
+            if migration.kind == "live-migration" and migration.status in MIGRATION_ABORTABLE:
+                return migration.id
+        return None
+
+    def nothing_arrives(self, host: str) -> bool:
+        """Whether nothing is about to land on a host that is to be empty (upstream: settle-incoming-migrations)."""
+        try:
+            return not any(
+                migration.unfinished and migration.target == host for migration in self.nova.migrations(host=host)
+            )
+        except NovaError:
+            return False

@@ -1,0 +1,272 @@
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, The c5c3.ha authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The loop: read, decide, write, act."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_status as status_
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Decision, Entry, Settings
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import DEAD_GUEST, decide
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
+from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
+from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaConflict, NovaError, NovaUnavailable
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.claim import Again, Claim, Stop
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.host import HostWork
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.look import Look, View
+
+# Between two looks at Nova, which has no watch: often while a guest is being restarted, seldom while one is being copied.
+_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.15, 2.0, 1.15
+
+
+class Work:
+    """The work of one run of the step on one Eviction."""
+
+    def __init__(self, client: Client, nova: Nova, pool: ThreadPoolExecutor, params: dict) -> None:
+        self.nova = nova
+        self.params = params
+        self.settings = Settings(
+            restart_attempts=params["restart_attempts"],
+            move_attempts=params["move_attempts"],
+            backoff=params["backoff"],
+            attempt_timeout=params["attempt_timeout"],
+        )
+        self.acts: list[dict] = []
+        self.claim = Claim(client, params["api_group"], params["name"], params["claim_ttl"], pool)
+        self.look = Look(nova, self.claim.call_all)
+        self.host = HostWork(client, nova, params["api_group"], params["name"], self.acts)
+        self.entries: dict[str, Entry] = {}
+        self._taken = False
+        self.ram_mb: dict[str, int] = {}
+        self.answered: str | None = None
+        self.verdict: str | None = None
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self, eviction: dict, check_mode: bool) -> dict:
+        """Work until it is finished, in other hands or the time is over; return the step's result."""
+        before = eviction.get("status") or {}
+        self.claim.adopt(eviction)
+        self._take()
+        if check_mode:
+            return self._preview()
+        end, pause, message = time.monotonic() + self.params["timeout"], _POLL_FIRST, ""
+        try:
+            while True:
+                if self.claim.wait_for_holder():
+                    self._take()
+                known = dict(self.entries)
+                try:
+                    finished, acted = self._pass()
+                except Again:
+                    # Nothing was done yet: what was decided on an older reading is forgotten.
+                    self.entries = known
+                    self._read()
+                    continue
+                if finished:
+                    break
+                if time.monotonic() >= end:
+                    message = f"not finished after {self.params['timeout']:g} s: run the step again"
+                    break
+                pause = _POLL_FIRST if acted else min(pause * _POLL_GROWTH, _POLL_LAST)
+                time.sleep(min(pause, max(0.0, end - time.monotonic())))
+                self._read()
+        except Stop as stop:
+            message = str(stop)
+        eviction = self.claim.eviction
+        result = {
+            "changed": self.claim.changed,
+            "eviction": eviction,
+            "acts": self.acts,
+            "diff": {"before": before, "after": eviction.get("status") or {}},
+        }
+        condition = get_condition(eviction, "Evicting") or {}
+        result["msg"] = message or f"{condition.get('reason')}: {condition.get('message')}"
+        return result
+
+    def _read(self) -> None:
+        self.claim.read()
+        self._take()
+
+    def _take(self) -> None:
+        """Take over what the Eviction says; what this step knows better (attempts on a schema without them) stays."""
+        eviction = self.claim.eviction
+        if not self._taken:
+            self._taken = True
+            self.entries = status_.read_entries(eviction)
+            self.answered = (eviction.get("status") or {}).get("observedOccurredAt")
+        occurred = eviction["spec"].get("occurredAt")
+        newer = (status_.seconds(occurred) or 0) > (status_.seconds(self.answered) or 0)
+        if self.answered and newer and eviction["spec"].get("cause") in DEAD_GUEST:
+            # The guest died again while its Eviction was in work: it is looked at again, never taken for done.
+            self.entries = {
+                key: replace(entry, phase="Pending", finished_at=None) if entry.finished else entry
+                for key, entry in self.entries.items()
+            }
+        self.answered = occurred or self.answered
+        for server in eviction["spec"].get("instances") or []:
+            self.entries.setdefault(server, Entry(id=server))
+
+    def _pass(self) -> tuple[bool, bool]:
+        """Read, decide, write, act. Return whether the Eviction is finished, and whether something was done.
+
+        :raises Again: the Eviction changed since it was read; nothing was done.
+        """
+        started = status_.seconds((self.claim.eviction.get("status") or {}).get("startedAt"))
+        if started is not None and time.time() - started > self.params["deadline"]:
+            self._fail_rest(f"not done within {self.params['deadline']:g} s")
+            return self._write(True), False
+        try:
+            view = self._view()
+            unknown = self.host.unknown(self._source, view)
+            if unknown:
+                self._fail_rest(unknown)
+                return self._write(True), False
+            blocked = self.host.blocked(view) if self._whole else None
+            if blocked:
+                return self._write(False, blocked), False
+            if self._whole and self.host.disable(view):
+                self.claim.changed = True
+            context, servers = self._details(view)
+        except NovaError as error:
+            self._write(False, ("NovaUnavailable" if isinstance(error, NovaUnavailable) else "NovaRefuses", str(error)))
+            return False, False
+        decisions = self._decide(servers, context)
+        finished = all(entry.finished for entry in self.entries.values()) and (
+            not self._whole or self.look.nothing_arrives(self._source)
+        )
+        self._write(finished)
+        return finished, not finished and self._act(decisions)
+
+    def _preview(self) -> dict:
+        view = self._view()
+        unknown = self.host.unknown(self._source, view)
+        blocked = ("UnknownHypervisor", unknown) if unknown else self.host.blocked(view) if self._whole else None
+        acts: list[dict] = []
+        if not blocked:
+            context, servers = self._details(view)
+            acts = [{"act": each.act, "server": each.entry.id} for each in self._decide(servers, context)]
+            if self._whole and view.service and view.service.enabled:
+                acts.insert(0, {"act": "DisableService", "host": self._source})
+        before = self.claim.eviction.get("status") or {}
+        after = {**before, "instances": [status_.write_entry(entry) for entry in self.entries.values()]}
+        return {
+            "changed": True,
+            "eviction": self.claim.eviction,
+            "acts": acts,
+            "diff": {"before": before, "after": after},
+            "msg": blocked[1] if blocked else "check mode: nothing was done",
+        }
+
+    def _write(self, finished: bool, blocked: tuple[str, str] | None = None) -> bool:
+        status = status_.write_status(
+            self.claim.eviction,
+            self.entries,
+            holder=self.claim.identity,
+            now=time.time(),
+            ram_mb=self.ram_mb,
+            finished=finished,
+            blocked=blocked,
+            verdict=self.verdict,
+            occurred_at=self.answered,
+            preflight=self.host.found,
+        )
+        self.claim.write(status, finished)
+        return finished
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the whole host is to be emptied."""
+        return not self.claim.eviction["spec"].get("instances")
+
+    @property
+    def _source(self) -> str:
+        return self.claim.eviction["spec"]["hypervisor"]
+
+    def _view(self) -> View:
+        unfinished = [key for key, entry in self.entries.items() if not entry.finished]
+        return self.look.read(self._source, self._whole, unfinished)
+
+    def _details(self, view: View) -> tuple[Context, dict[str, ServerFacts | None]]:
+        """What holds in this pass, and each server of interest."""
+        for server in view.on_host:
+            entry = self.entries.setdefault(server.id, Entry(id=server.id, name=server.name))
+            if entry.phase == "Succeeded":
+                # It came back, or was counted as gone too early: it is on the host, so it is not done.
+                self.entries[server.id] = Entry(id=server.id, name=server.name)
+        up = bool(view.service and view.service.up)
+        context = status_.context_of(self.claim.eviction, time.time(), up, self.settings)
+        servers = self.look.details(self.entries, view.servers, context)
+        self.ram_mb.update({key: server.ram_mb for key, server in servers.items() if server})
+        return context, servers
+
+    # -- deciding and doing --------------------------------------------------------------------------------------------
+
+    def _decide(self, servers: dict, context: Context) -> list[Decision]:
+        """Decide for every server; begin no more new work than max_parallel allows."""
+        decided = {key: decide(entry, servers.get(key), context) for key, entry in self.entries.items()}
+        at_work = sum(
+            1
+            for key, decision in decided.items()
+            if not decision.entry.finished and servers.get(key) is not None and servers[key].task_state
+        )
+        doing: list[Decision] = []
+        for key, decision in decided.items():
+            if decision.act in ("Restart", "LiveMigrate", "ColdMigrate"):
+                if at_work >= self.params["max_parallel"]:
+                    continue
+                at_work += 1
+            self.entries[key] = decision.entry
+            if decision.act:
+                doing.append(decision)
+        return doing
+
+    def _act(self, decisions: list[Decision]) -> bool:
+        """Do what was decided, side by side; return whether Nova accepted any of it."""
+        calls = {decision.entry.id: (lambda decision=decision: self._do(decision)) for decision in decisions}
+        refusals = self.claim.call_all(calls)
+        for server, refusal in refusals.items():
+            if refusal:
+                self.entries[server] = replace(self.entries[server], phase="Pending", message=refusal)
+        return not all(refusals.values())
+
+    def _do(self, decision: Decision) -> str:
+        """Do one act; return why it failed, or nothing."""
+        server, act = decision.entry.id, decision.act
+        call = {
+            "Restart": self.nova.reboot_hard,
+            "LiveMigrate": self.nova.live_migrate,
+            "ColdMigrate": self.nova.cold_migrate,
+            "Confirm": self.nova.confirm_resize,
+            "ResetState": self.nova.reset_state,
+        }.get(act or "")
+        self.acts.append({"act": act, "server": server})
+        try:
+            if call:
+                call(server)
+            elif act == "Abort":
+                migration = self.look.live_migration(server)
+                if migration is not None:
+                    self.nova.abort_live_migration(server, migration)
+        except NovaConflict as error:
+            return f"{act} {decision.entry.attempts} failed, state changed meanwhile: {error}"
+        except NovaError as error:
+            return f"{act} {decision.entry.attempts} failed: {error}"
+        return ""
+
+    def _fail_rest(self, message: str) -> None:
+        """End every unfinished entry as Failed, and the Eviction with it."""
+        self.verdict = message
+        now = time.time()
+        for server, entry in self.entries.items():
+            if not entry.finished:
+                told = f"{message}; last: {entry.message}" if entry.message else message
+                self.entries[server] = replace(entry, phase="Failed", message=told, finished_at=now)
