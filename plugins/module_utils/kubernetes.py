@@ -18,6 +18,8 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import (
@@ -395,14 +397,18 @@ class Client:
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
-    ) -> list[dict]:
-        """Return all objects that match, read page by page."""
+        project: Callable[[dict], Any] | None = None,
+    ) -> list:
+        """Return all objects that match, read page by page.
+
+        :param project: what to keep of an object; of thousands only one page is in memory as a whole then.
+        """
         query = {"limit": str(PAGE)}
         if label_selector:
             query["labelSelector"] = label_selector
         if field_selector:
             query["fieldSelector"] = field_selector
-        items: list[dict] = []
+        items: list = []
         path, what = resource.path(namespace=namespace), f"list {resource.full_name}"
         while True:
             try:
@@ -416,7 +422,8 @@ class Client:
                 raise
             for item in page.get("items") or []:
                 # A list leaves these out of its items.
-                items.append({"apiVersion": resource.api_version, "kind": resource.kind, **item})
+                item = {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+                items.append(project(item) if project else item)
             token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return items

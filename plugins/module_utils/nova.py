@@ -11,6 +11,7 @@ Facts leave this module as the plain data of :mod:`decisions.server_facts`.
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     ActionFacts,
@@ -23,6 +24,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 # 2.84 brings the details of a failed action, 2.73 the lock's reason, 2.56 a cold migration's target, 2.53 services by UUID.
 # Not above 2.94: from 2.95 on an evacuated server arrives stopped (Nova's REST API version history).
 MICROVERSION = "2.90"
+# Placement's: 1.22 has forbidden traits.
+PLACEMENT_MICROVERSION = "1.22"
 
 
 class NovaError(HaError):
@@ -197,13 +200,14 @@ class Nova:
                 source=item.get("source_compute") or "",
                 target=item.get("dest_compute") or "",
                 created_at=item.get("created_at"),
+                changed=_epoch(item.get("updated_at") or item.get("created_at")),
             )
             for item in answer.get("migrations", [])
         ]
 
-    def services(self, host: str | None = None) -> list[ServiceFacts]:
-        """The nova-compute services, of one host or of all."""
-        query = {"binary": "nova-compute", **({"host": host} if host else {})}
+    def services(self, host: str | None = None, binary: str = "nova-compute") -> list[ServiceFacts]:
+        """The nova-compute services (or another binary's), of one host or of all."""
+        query = {"binary": binary, **({"host": host} if host else {})}
         answer = self._request("GET", "/os-services", params=query)
         return [
             ServiceFacts(
@@ -216,13 +220,29 @@ class Nova:
                 updated_at=item.get("updated_at"),
             )
             for item in answer.get("services", [])
-            if item.get("binary") == "nova-compute" and (host is None or item["host"] == host)
+            if item.get("binary") == binary and (host is None or item["host"] == host)
         ]
 
     def service(self, host: str) -> ServiceFacts | None:
         """The nova-compute service of ``host``, or None."""
         found = self.services(host)
         return found[0] if found else None
+
+    def hosts_with_room(self, vcpus: int, ram_mb: int) -> frozenset[str]:
+        """Names (whole, and short) of the hypervisors on which Placement sees room for one server of that size.
+
+        Placement knows what Nova's API no longer tells: allocation ratios, reservations, and which computes are disabled.
+        """
+        resources = ",".join(f"{name}:{size}" for name, size in (("VCPU", vcpus), ("MEMORY_MB", ram_mb)) if size > 0)
+        answer = self._request(
+            "GET",
+            "/resource_providers",
+            params={"resources": resources, "required": "!COMPUTE_STATUS_DISABLED"} if resources else {},
+            endpoint_filter={"service_type": "placement"},
+            microversion=PLACEMENT_MICROVERSION,
+        )
+        names = {str(item.get("name", "")) for item in answer.get("resource_providers", [])}
+        return frozenset(names | {name.partition(".")[0] for name in names})
 
     # -- acts ----------------------------------------------------------------------------------------------------------
 
@@ -277,6 +297,7 @@ def server_facts(item: dict) -> ServerFacts:
         locked=bool(item.get("locked")),
         fault=((item.get("fault") or {}).get("message") or "")[:500],
         ram_mb=int(flavor.get("ram") or 0),
+        vcpus=int(flavor.get("vcpus") or 0),
     )
 
 
@@ -293,6 +314,14 @@ def wait_until(condition, timeout: float, interval: float = 0.5):
         if time.monotonic() >= deadline:
             return None
         time.sleep(min(interval, max(0.0, deadline - time.monotonic())))
+
+
+def _epoch(text: str | None) -> float | None:
+    """Nova's time, UTC without saying so, as seconds since the epoch."""
+    try:
+        return datetime.fromisoformat(text or "").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def _message(response) -> str:

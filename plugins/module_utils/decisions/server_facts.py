@@ -23,6 +23,7 @@ class ServerFacts:
     locked: bool = False
     fault: str = ""
     ram_mb: int = 0
+    vcpus: int = 0
     running: bool | None = None
     failure: str = ""
     """Why the last attempt failed, in Nova's words."""
@@ -45,7 +46,7 @@ class ActionFacts:
 
 @dataclass(frozen=True)
 class MigrationFacts:
-    """One migration record."""
+    """One migration record. ``changed``: when Nova last wrote it, seconds since the epoch."""
 
     id: int
     server: str
@@ -55,6 +56,7 @@ class MigrationFacts:
     target: str = ""
     uuid: str | None = None
     created_at: str | None = None
+    changed: float | None = None
 
     @property
     def unfinished(self) -> bool:
