@@ -1,12 +1,18 @@
-"""Step domain_restart on a real libvirtd with real QEMUs, whose guests count their boots on their own disk."""
+"""Step domain_restart on a real libvirtd with real QEMUs, whose guests count their boots on their own disk.
+
+The step runs in a process of its own, as it does for ansible: libvirt has one event loop for each process, and the
+process of the tests may have another one.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,13 +84,20 @@ def guest(hypervisor: Hypervisor, tmp_path: Path) -> Iterator[Counting]:
     made.remove()
 
 
-def restart(guest: Guest, check_mode: bool = False, **params: object) -> dict:
-    given = {"uri": guest.hypervisor.writable, "uuid": guest.uuid, "name": None, "method": "auto", "timeout": 15.0}
-    return domain_restart.run({**given, "verify_seconds": 0.3, **params}, check_mode)
+@pytest.fixture(scope="module")
+def restart() -> Iterator[Callable[..., dict]]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+
+        def run(guest: Guest, check_mode: bool = False, **params: object) -> dict:
+            given = {"uri": guest.hypervisor.writable, "uuid": guest.uuid, "name": None, "method": "auto"}
+            given |= {"timeout": 15.0, "verify_seconds": 0.3}
+            return process.submit(domain_restart.run, {**given, **params}, check_mode).result(120)
+
+        yield run
 
 
 @pytest.mark.parametrize("method", ["auto", "reset"])
-def test_a_running_guest_begins_anew_in_the_same_qemu(guest, method):
+def test_a_running_guest_begins_anew_in_the_same_qemu(restart, guest, method):
     pid = guest.pid
     result = restart(guest, method=method)
     assert (result["changed"], result["actions"], result["verified"]) == (True, ["reset"], True)
@@ -95,18 +108,18 @@ def test_a_running_guest_begins_anew_in_the_same_qemu(guest, method):
     assert guest.pid == pid
 
 
-def test_by_name(guest):
+def test_by_name(restart, guest):
     assert restart(guest, uuid=None, name=guest.name)["domain"]["uuid"] == guest.uuid
     guest.wait_boots(2)
 
 
-def test_a_guest_that_does_not_heed_a_request_to_reboot(guest):
+def test_a_guest_that_does_not_heed_a_request_to_reboot(restart, guest):
     with pytest.raises(LibvirtError, match=r"did not begin anew within 1 s after reboot.*use method reset"):
         restart(guest, method="reboot", timeout=1.0)
     assert guest.boots == 1
 
 
-def test_a_guest_that_somebody_paused_is_left_alone_unless_told_otherwise(guest):
+def test_a_guest_that_somebody_paused_is_left_alone_unless_told_otherwise(restart, guest):
     guest.virsh("suspend")
     left = restart(guest)
     assert (left["changed"], left["verified"], left["domain"]["state"]) == (False, False, "PAUSED")
@@ -121,7 +134,7 @@ def test_a_guest_that_somebody_paused_is_left_alone_unless_told_otherwise(guest)
     guest.wait_boots(2)
 
 
-def test_a_guest_whose_qemu_was_killed_is_started(guest):
+def test_a_guest_whose_qemu_was_killed_is_started(restart, guest):
     pid = guest.pid
     guest.kill()
     wait_until(lambda: guest.state() in DEAD, 10, "libvirt has seen it", 0.05)
@@ -133,7 +146,7 @@ def test_a_guest_whose_qemu_was_killed_is_started(guest):
     assert guest.counters().total > 1, "it kept its disk"
 
 
-def test_a_guest_that_somebody_switched_off(guest):
+def test_a_guest_that_somebody_switched_off(restart, guest):
     guest.virsh("destroy")
     assert restart(guest)["changed"] is False
     with pytest.raises(ArgumentError, match=r"is SHUTOFF \(DESTROYED\).*use method start"):
@@ -148,13 +161,13 @@ def test_a_guest_that_somebody_switched_off(guest):
     assert guest.boots == 2
 
 
-def test_verify_touches_nothing(guest):
+def test_verify_touches_nothing(restart, guest):
     result = restart(guest, method="verify")
     assert (result["changed"], result["verified"]) == (False, True)
     assert guest.boots == 1
 
 
-def test_check_mode_touches_nothing(guest):
+def test_check_mode_touches_nothing(restart, guest):
     for state, actions in (("running", ["reset"]), ("paused", []), ("dead", ["create"])):
         if state == "paused":
             guest.virsh("suspend")
@@ -170,7 +183,7 @@ def test_check_mode_touches_nothing(guest):
     assert guest.boots == 1
 
 
-def test_a_guest_that_dies_while_it_is_watched(guest):
+def test_a_guest_that_dies_while_it_is_watched(restart, guest):
     def kill_after_its_boot() -> None:
         guest.wait_boots(2)
         guest.kill()
@@ -186,7 +199,7 @@ def test_a_guest_that_dies_while_it_is_watched(guest):
     killer.join()
 
 
-def test_a_watchdog_that_paused_its_guest_and_bites_again(hypervisor, tmp_path):
+def test_a_watchdog_that_paused_its_guest_and_bites_again(restart, hypervisor, tmp_path):
     guest = Guest(hypervisor, tmp_path, WATCHDOG, watchdog="pause").start()
     try:
         wait_until(lambda: guest.state() == "paused (watchdog)", 60, "the watchdog has bitten", 0.1)
@@ -199,7 +212,7 @@ def test_a_watchdog_that_paused_its_guest_and_bites_again(hypervisor, tmp_path):
         guest.remove()
 
 
-def test_a_guest_that_panicked_and_was_kept(hypervisor, tmp_path):
+def test_a_guest_that_panicked_and_was_kept(restart, hypervisor, tmp_path):
     guest = Guest(hypervisor, tmp_path, PANIC, on_crash="preserve").start()
     try:
         wait_until(lambda: guest.state().startswith("crashed"), 60, "it panicked", 0.1)
@@ -210,7 +223,7 @@ def test_a_guest_that_panicked_and_was_kept(hypervisor, tmp_path):
         guest.remove()
 
 
-def test_a_transient_guest_that_panicked_keeps_its_definition(hypervisor, tmp_path):
+def test_a_transient_guest_that_panicked_keeps_its_definition(restart, hypervisor, tmp_path):
     guest = Guest(hypervisor, tmp_path, PANIC, on_crash="preserve")
     hypervisor.virsh("create", guest.definition)
     try:
@@ -222,19 +235,19 @@ def test_a_transient_guest_that_panicked_keeps_its_definition(hypervisor, tmp_pa
         guest.virsh("destroy", check=False)
 
 
-def test_an_unknown_guest(guest):
+def test_an_unknown_guest(restart, guest):
     with pytest.raises(LibvirtError, match=f"domain {UNKNOWN} at .* is not there: see what is with virsh"):
         restart(guest, uuid=UNKNOWN)
     with pytest.raises(LibvirtError, match="domain 'nobody' at .* is not there"):
         restart(guest, uuid=None, name="nobody")
 
 
-def test_no_libvirtd(guest, tmp_path):
+def test_no_libvirtd(restart, guest, tmp_path):
     with pytest.raises(LibvirtError, match="opening the connection failed"):
         restart(guest, uri=f"qemu+unix:///system?socket={tmp_path}/none")
 
 
-def test_a_hung_libvirtd_is_given_up_in_time_and_nothing_is_done_later(guest, hypervisor):
+def test_a_hung_libvirtd_is_given_up_in_time_and_nothing_is_done_later(restart, guest, hypervisor):
     hypervisor.host.freeze("libvirtd")
     start = time.monotonic()
     try:
@@ -249,7 +262,7 @@ def test_a_hung_libvirtd_is_given_up_in_time_and_nothing_is_done_later(guest, hy
     assert guest.boots == 1
 
 
-def test_libvirtd_killed_while_a_guest_is_watched(guest, hypervisor):
+def test_libvirtd_killed_while_a_guest_is_watched(restart, guest, hypervisor):
     """The answer is an error in time; that the guest runs is then for the next look to say."""
 
     def kill() -> None:

@@ -23,7 +23,7 @@ from tests.setup.collection import linked_tree
 if not any((Path(entry) / "ansible_collections/c5c3/ha/galaxy.yml").exists() for entry in sys.path):
     sys.path.insert(0, str(linked_tree()))
 
-SEED = 3
+SEED = int(os.environ.get("C5C3_LAB_SEED", "3"))
 GUEST = Path(__file__).with_name("guest.S")
 IDLE, PANIC, RESET, POWER_OFF, WATCHDOG, WRITE = range(6)
 SECTOR = 512
@@ -91,7 +91,8 @@ class Hypervisor:
             address,
             seed=SEED,
             bridge=bridge,
-            names={"src01": "10.66.0.1", "src02": "10.66.0.2"},
+            # Its own, too: libvirtd asks for it at each start of a guest, and without an answer waits ten seconds.
+            names={f"src0{other}": f"10.66.0.{other}" for other in sorted({1, 2, number})},
             setup=[
                 f"mount --bind {etc} /etc/libvirt",
                 "mkdir -p /var/lib/libvirt /var/log/libvirt /var/cache/libvirt /run/libvirt",
@@ -279,6 +280,12 @@ class Source:
     def quiet(self, seconds: float = 1.0) -> None:
         """Wait for events that should not come: there is no condition for nothing."""
         time.sleep(seconds)
+
+    def compared(self, times: int = 2) -> None:
+        """Wait until it has compared all domains so many times more; each heartbeat comes after a comparison."""
+        self.expect(
+            event="heartbeat", connected=True, after=len(self.of(event="heartbeat", connected=True)) + times - 1
+        )
 
 
 @contextlib.contextmanager
