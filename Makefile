@@ -3,10 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test unit unit-oldest lint sanity integration format lab-up lab-down demo demo-clean bench build lock changelog clean clean-cache
+.PHONY: help test unit unit-oldest lint sanity integration format lab-up lab-down demo demo-clean bench stack matrix build lock changelog clean clean-cache
 
 IN := tests/setup/in
 SEED ?= 0
+ROLE ?= all
+DISTRO ?= trixie
+FAULTS ?= cheap
 ARGS ?=
 
 help: ## this list
@@ -48,6 +51,13 @@ demo-clean: ## stop what make demo started and remove what it made
 
 bench: ## measure detection, recovery, memory and idle CPU beside their limits
 	@$(IN) lab python -m tests.bench $(ARGS)
+
+stack: ## roles of the control plane on three hosts with systemd, broken and healed (ROLE=rabbitmq DISTRO=trixie FAULTS=cheap)
+	@$(IN) hosts pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro $(DISTRO) --faults $(FAULTS) $(ARGS)
+
+matrix: ## all roles, all faults, Debian 12 and 13; writes the table of docs/failover.md
+	@$(IN) hosts pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro all --faults all $(ARGS)
+	@$(IN) hosts python -m tests.stack report
 
 build: ## the collection's tarball in build/, installed once and looked through
 	@$(IN) dev python -m tests.setup.build

@@ -6,6 +6,8 @@ PARTS is a comma-separated list of
 * ``oldest``: the oldest supported ansible-core on the oldest supported Python, for unit tests and sanity
 * ``lab``: ``dev``, plus Debian packages and Go for tests/lab, and the lab's own artefacts (``python -m tests.lab prepare``)
 * ``lab-packages``: ``lab`` without building the artefacts
+* ``hosts``: Python with ansible-core, molecule and clients of the stack's services, and podman for hosts with systemd;
+  their images are made by the first that wants them (``python -m tests.stack prepare``)
 
 Everything made here lies in ``C5C3_HA_CACHE``, keyed by a hash of what it was made from; a second call only looks.
 """
@@ -18,15 +20,21 @@ import sys
 from tests.setup import collection, golang, progress, system, virtualenv
 from tests.setup.progress import SetupError
 
+PARTS = {"dev", "oldest", "lab", "lab-packages", "hosts"}
+
 
 def environment(parts: list[str]) -> dict[str, str]:
     """Set up parts and return the environment (the whole of it) in which commands find them."""
-    unknown = set(parts) - {"dev", "oldest", "lab", "lab-packages"}
+    unknown = set(parts) - PARTS
     if unknown:
-        raise SetupError(f"unknown part {', '.join(sorted(unknown))}: choose from dev, oldest, lab, lab-packages")
+        raise SetupError(f"unknown part {', '.join(sorted(unknown))}: choose from {', '.join(sorted(PARTS))}")
     lab = "lab" in parts or "lab-packages" in parts
-    system.require_packages(["base", "lab"] if lab else ["base"])
-    venv = virtualenv.ensure("oldest" if "oldest" in parts else "dev")
+    hosts = "hosts" in parts
+    system.require_packages(["base", *(["lab"] if lab else []), *(["hosts"] if hosts else [])])
+    # a virtual environment of its own for hosts alone; beside another part (`lab,hosts`) the other's is used
+    venv = virtualenv.ensure(
+        "oldest" if "oldest" in parts else "hosts" if set(parts) == {"hosts"} else "dev",
+    )
     path = [str(venv / "bin")]
     if lab:
         go = golang.ensure()

@@ -99,18 +99,18 @@ def require_packages(sections: list[str]) -> None:
     marker = cache() / f"apt-{digest((REQUIREMENTS / 'apt.txt').read_bytes(), *sections)}"
     status = Path("/var/lib/dpkg/status")
     if not status.exists() or not shutil.which("apt-get"):
-        tools = ["gcc", "git", "java", "pkg-config", "rsync"] + (
-            ["libvirtd", "qemu-system-x86_64", "mariadbd", "runc"] if "lab" in sections else []
-        )
+        tools = ["gcc", "git", "java", "pkg-config", "rsync"]
+        tools += ["libvirtd", "qemu-system-x86_64", "mariadbd", "runc"] if "lab" in sections else []
+        tools += ["podman", "runc", "mmdebstrap"] if "hosts" in sections else []
         missing = [tool for tool in tools if not shutil.which(tool)]
         if missing:
             raise SetupError(
                 f"not on PATH: {', '.join(missing)}. Set-up by itself is for {SUPPORTED}; elsewhere install what tests/requirements/apt.txt names"
             )
         return
-    if "lab" in sections and os.geteuid() != 0:
+    if {"lab", "hosts"}.intersection(sections) and os.geteuid() != 0:
         raise SetupError(
-            f"the lab makes namespaces and starts libvirtd, so it needs root on {SUPPORTED}: run the same command as root"
+            f"lab and test hosts make namespaces and start daemons, so they need root on {SUPPORTED}: run the same command as root"
         )
     # asking dpkg for everything costs 50 ms: look only when its database has changed
     if marker.exists() and marker.stat().st_mtime >= status.stat().st_mtime:

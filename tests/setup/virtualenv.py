@@ -13,6 +13,7 @@ from tests.setup.progress import SetupError, say
 # name: Pythons in order of preference, and what it is for
 KINDS = {
     "dev": ([(3, 12), (3, 13), (3, 14)], "ansible-core 2.21"),
+    "hosts": ([(3, 12), (3, 13), (3, 14)], "ansible-core 2.21 for the test hosts"),
     "oldest": ([(3, 11), (3, 12), (3, 13)], "ansible-core 2.19, the oldest supported,"),
 }
 

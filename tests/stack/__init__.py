@@ -1,0 +1,1 @@
+"""Test hosts with systemd, and the control-plane stack's roles on them: docs/stack-testing.md."""

@@ -1,0 +1,139 @@
+"""Break a service under load, heal it, and count: the schedule of one fault."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from tests.setup import system
+from tests.stack import hosts
+from tests.stack.hosts import Host, Scenario
+from tests.stack.writing import Load, Service
+
+FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe")
+# how long a fault lasts at least: late damage (a detector that fires after ten seconds) must be seen
+LASTS = {"kill": 8.0, "freeze": 20.0, "host_kill": 12.0, "partition": 20.0, "all_killed": 0.0, "wipe": 8.0}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one fault did, from a client's view. Times in seconds."""
+
+    scenario: str
+    distribution: str
+    fault: str
+    victim: str
+    gap: float  # longest time without an acknowledgement, of any writer, until the heal
+    heal_gap: float  # the same from the heal to the end: what the return of a member costs
+    recovery: float  # from the heal until all is as before
+    limit: float | None
+    acknowledged: int
+    lost: int
+    twice: int
+    failures: dict[str, int]
+
+    def line(self) -> str:
+        """Return the result in a line for people."""
+        limit = f" (limit {self.limit:g})" if self.limit else ""
+        return (
+            f"{self.scenario} {self.distribution} {self.fault:10} on {self.victim}: gap {self.gap:.1f} s{limit}, return {self.heal_gap:.1f} s, "
+            f"settled after {self.recovery:.1f} s, {self.acknowledged} acknowledged, {self.lost} lost, {self.twice} twice"
+        )
+
+
+def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
+    """Break it."""
+    if fault == "kill":
+        hosts.kill_daemon(victim, service.daemon)
+    elif fault == "freeze":
+        hosts.freeze(victim)
+    elif fault in ("host_kill", "wipe"):
+        hosts.kill_host(victim)
+    elif fault == "partition":
+        hosts.partition(of, victim)
+    elif fault == "all_killed":
+        hosts.each(of.hosts, hosts.kill_host)
+    else:
+        raise hosts.HostError(f"no fault {fault!r}: choose from {', '.join(FAULTS)}")
+
+
+def heal(of: Scenario, fault: str, victim: Host, converge: Callable[[], None]) -> None:
+    """Undo what inject did; a wiped host comes back empty, and the role makes a member of it again."""
+    if fault == "freeze":
+        hosts.thaw(victim)
+    elif fault == "host_kill":
+        hosts.start(victim)
+    elif fault == "partition":
+        hosts.heal_partition(victim)
+    elif fault == "all_killed":
+        hosts.each(of.hosts, hosts.start)
+    elif fault == "wipe":
+        hosts.replace(of, victim)
+        converge()
+
+
+def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None], patience: float = 180) -> Result:
+    """Run one fault under load and return what it did; raise HostError when service or clients do not come back."""
+    hosts.wait(f"{of.name} healthy before {fault}", lambda: not service.unsettled(), patience, 0.5)
+    service.prepare()
+    with Load(service) as load:
+        begun = time.monotonic()
+        hosts.wait("clients write", lambda: load.flowing(begun, 2.0), 60)
+        victim = service.victim()
+        broken = time.monotonic()
+        inject(of, service, fault, victim)
+        if fault != "all_killed":
+            hosts.wait(
+                f"clients of {of.name} write again after {fault} on {victim.name} (failures: {dict(load.failures())})",
+                lambda: time.monotonic() - broken > LASTS[fault] and load.flowing(broken, 3.0),
+                patience,
+            )
+        healed = time.monotonic()
+        heal(of, fault, victim, converge)
+        seen = ""
+
+        def settled() -> bool:
+            nonlocal seen
+            seen = service.unsettled()
+            return not seen
+
+        try:
+            hosts.wait(f"{of.name} settles after {fault} on {victim.name}", settled, patience, 0.5)
+        except hosts.HostError as error:
+            raise hosts.HostError(f"{error}; still: {seen}") from None
+        recovered = time.monotonic()
+        hosts.wait(
+            f"clients of {of.name} write after the return of {victim.name} (failures: {dict(load.failures())})",
+            lambda: load.flowing(recovered, 3.0),
+            patience,
+        )
+        ended = time.monotonic()
+    acknowledged = load.acknowledged()
+    found = service.found()
+    lost = acknowledged - set(found)
+    edge = ended if fault == "all_killed" else healed
+    result = Result(
+        of.name,
+        of.distribution,
+        fault,
+        "all" if fault == "all_killed" else victim.name,
+        round(load.gap(broken, edge), 2),
+        0.0 if fault == "all_killed" else round(load.gap(healed, ended), 2),
+        round(recovered - healed, 1),
+        service.limits.get(fault),
+        len(acknowledged),
+        len(lost),
+        sum(1 for key in found if found[key] > 1),
+        dict(load.failures().most_common(5)),
+    )
+    record(result)
+    return result
+
+
+def record(result: Result) -> None:
+    """Append a result, as a line of JSON, to what docs/failover.md is made from."""
+    path = system.cache() / "stack" / "results.jsonl"
+    with path.open("a") as handle:
+        handle.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **asdict(result)}) + "\n")

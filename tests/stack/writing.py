@@ -1,0 +1,152 @@
+"""A client that writes all the time while something breaks: how long it could not, and whether all it was promised is there."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.stack.hosts import Host, Scenario
+
+
+class Session(abc.ABC):
+    """One client's connection."""
+
+    @abc.abstractmethod
+    def write(self, key: str) -> None:
+        """Write key; return once the service has acknowledged it, raise otherwise."""
+
+    def close(self) -> None:
+        """Let the connection go; may raise."""
+
+
+class Service(abc.ABC):
+    """A service of the stack as its clients and the faults see it. One object serves one fault."""
+
+    # kill -9 goes to the processes whose command line matches
+    daemon: str
+    # the three cheapest faults, which CI runs
+    cheap: tuple[str, ...] = ("kill", "freeze", "host_kill")
+    faults: tuple[str, ...] = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe")
+    # seconds a client may see, by fault; told beside the measured figure
+    limits: dict[str, float] = {}
+
+    def __init__(self, of: Scenario) -> None:
+        self.scenario = of
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Make the empty place to write to."""
+
+    @abc.abstractmethod
+    def connect(self) -> Session:
+        """Return a new session, as a client with the documented settings makes it."""
+
+    @abc.abstractmethod
+    def found(self) -> Counter[str]:
+        """Return every key that is there now, and how often."""
+
+    @abc.abstractmethod
+    def victim(self) -> Host:
+        """Return the host whose loss hurts most: the leader's."""
+
+    @abc.abstractmethod
+    def unsettled(self) -> str:
+        """Return what is not yet as it was before the fault; an empty string when all is well."""
+
+
+@dataclass
+class Writer:
+    """A thread that writes one key after the other, and notes when each was acknowledged."""
+
+    service: Service
+    name: str
+    pause: float = 0.01
+    acknowledged: list[tuple[float, str]] = field(default_factory=list)
+    failures: list[tuple[float, str]] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join(60)
+
+    def _run(self) -> None:
+        session: Session | None = None
+        number = 0
+        while not self._stop.is_set():
+            # a key that was not acknowledged may or may not be there: it is never used again
+            number += 1
+            key = f"{self.name}-{number}"
+            try:
+                session = session or self.service.connect()
+                session.write(key)
+                self.acknowledged.append((time.monotonic(), key))
+                self._stop.wait(self.pause)
+            except Exception as error:
+                self.failures.append((time.monotonic(), f"{type(error).__name__}: {error}"))
+                if session:
+                    try:
+                        session.close()
+                    except Exception:
+                        pass
+                session = None
+                self._stop.wait(0.05)
+        if session:
+            try:
+                session.close()
+            except Exception:
+                pass
+
+    def last(self) -> float:
+        """Return the time of the last acknowledgement, 0 when there was none."""
+        return self.acknowledged[-1][0] if self.acknowledged else 0.0
+
+    def gap(self, begin: float, end: float) -> float:
+        """Return the longest time between begin and end in which nothing was acknowledged, in seconds."""
+        times = [begin, *(when for when, _key in self.acknowledged if begin < when < end), end]
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+
+@dataclass
+class Load:
+    """Several writers at once."""
+
+    service: Service
+    count: int = 4
+    writers: list[Writer] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self.writers = [Writer(self.service, f"w{number}") for number in range(self.count)]
+        for writer in self.writers:
+            writer.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for writer in self.writers:
+            writer._stop.set()
+        for writer in self.writers:
+            writer.stop()
+
+    def flowing(self, since: float, seconds: float) -> bool:
+        """Tell whether every writer has been acknowledged again and again for the last ``seconds``, all after ``since``."""
+        now = time.monotonic()
+        begin = max(since, now - seconds)
+        return now - since >= seconds and all(writer.gap(begin, now) < max(1.0, seconds / 3) for writer in self.writers)
+
+    def gap(self, begin: float, end: float) -> float:
+        return max(writer.gap(begin, end) for writer in self.writers)
+
+    def acknowledged(self) -> set[str]:
+        return {key for writer in self.writers for _when, key in writer.acknowledged}
+
+    def failures(self) -> Counter[str]:
+        return Counter(text[:90] for writer in self.writers for _when, text in writer.failures)
