@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     ActionFacts,
+    GroupFacts,
     MigrationFacts,
     ServerFacts,
     ServiceFacts,
@@ -188,7 +189,19 @@ class Nova:
 
     def migrations(self, *, server: str | None = None, host: str | None = None) -> list[MigrationFacts]:
         """Migration records of a server or touching a host (as source or target), newest first."""
-        query = {k: v for k, v in (("instance_uuid", server), ("host", host)) if v}
+        return self._migrations({k: v for k, v in (("instance_uuid", server), ("host", host)) if v})
+
+    def moves_under_way(self) -> list[MigrationFacts]:
+        """All migrations in the cloud that are not over, whoever began them.
+
+        One that Nova has not written for an hour is none: what runs is written every few seconds, and the record of one
+        whose host died stays as it was for ever.
+        """
+        since = datetime.fromtimestamp(time.time() - 3600, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found = self._migrations({"changes-since": since, "limit": "1000"})
+        return [migration for migration in found if migration.unfinished]
+
+    def _migrations(self, query: dict) -> list[MigrationFacts]:
         answer = self._request("GET", "/os-migrations", params=query)
         return [
             MigrationFacts(
@@ -244,6 +257,53 @@ class Nova:
         names = {str(item.get("name", "")) for item in answer.get("resource_providers", [])}
         return frozenset(names | {name.partition(".")[0] for name in names})
 
+    def free_room(self) -> dict[str, tuple[int, int]]:
+        """Hypervisor (its name, and its short name) to virtual processors and MiB that Placement may still give away.
+
+        Two requests, however many hypervisors. Ratios and reservations are counted; (0, 0) for one that is full.
+        """
+        ask = {"resources": "VCPU:1,MEMORY_MB:1", "limit": "1000"}
+        where = {"endpoint_filter": {"service_type": "placement"}, "microversion": PLACEMENT_MICROVERSION}
+        names = self._request("GET", "/resource_providers", **where).get("resource_providers", [])
+        summaries = self._request("GET", "/allocation_candidates", params=ask, **where).get("provider_summaries", {})
+        free: dict[str, tuple[int, int]] = {}
+        for item in names:
+            given = (summaries.get(item.get("uuid")) or {}).get("resources") or {}
+            left = [
+                int(given[kind]["capacity"]) - int(given[kind]["used"]) if kind in given else 0
+                for kind in ("VCPU", "MEMORY_MB")
+            ]
+            name = str(item.get("name", ""))
+            free[name] = free[name.partition(".")[0]] = (left[0], left[1])
+        return free
+
+    def group(self, group: str) -> GroupFacts | None:
+        """A server group of any project, or None."""
+        try:
+            item = self._request("GET", f"/os-server-groups/{group}")["server_group"]
+        except NovaNotFound:
+            return None
+        most = (item.get("rules") or {}).get("max_server_per_host")
+        return GroupFacts(
+            name=item.get("name") or group,
+            policy=item.get("policy") or "",
+            members=tuple(item.get("members") or ()),
+            max_per_host=int(most or 1),
+        )
+
+    def image_wishes(self, image: str) -> tuple[dict, tuple[str, ...]]:
+        """Properties and tags of an image, as Glance knows it; nothing when it is gone or Glance does not answer."""
+        where = {"endpoint_filter": {"service_type": "image"}, "microversion": None}
+        for path in (f"/v2/images/{image}", f"/images/{image}"):  # the catalog may name the version or not
+            try:
+                item = self._request("GET", path, timeout=min(self._timeout, 10.0), **where)
+            except NovaNotFound:
+                continue
+            except NovaError:
+                break
+            return item, tuple(map(str, item.get("tags") or ()))
+        return {}, ()
+
     # -- acts ----------------------------------------------------------------------------------------------------------
 
     def reboot_hard(self, server: str) -> None:
@@ -274,6 +334,14 @@ class Nova:
         """Tell Nova that a server is ``active`` or in ``error``."""
         self._action(server, {"os-resetState": {"state": state}})
 
+    def lock(self, server: str, reason: str) -> None:
+        """Keep its users' hands off a server, and tell them why. An administrator still may."""
+        self._action(server, {"lock": {"locked_reason": reason[:255]}})
+
+    def unlock(self, server: str) -> None:
+        """Give it back to its users."""
+        self._action(server, {"unlock": None})
+
     def abort_live_migration(self, server: str, migration: int) -> None:
         """Cancel a live migration that is queued, preparing or running."""
         self._request("DELETE", f"/servers/{server}/migrations/{migration}")
@@ -295,9 +363,15 @@ def server_facts(item: dict) -> ServerFacts:
         task_state=item.get("OS-EXT-STS:task_state"),
         power_state=item.get("OS-EXT-STS:power_state") or 0,
         locked=bool(item.get("locked")),
+        locked_reason=item.get("locked_reason") or "",
         fault=((item.get("fault") or {}).get("message") or "")[:500],
         ram_mb=int(flavor.get("ram") or 0),
         vcpus=int(flavor.get("vcpus") or 0),
+        zone=item.get("OS-EXT-AZ:availability_zone") or "",
+        image=str((item.get("image") or {}).get("id") or ""),
+        groups=tuple(item.get("server_groups") or ()),
+        metadata=item.get("metadata") or {},
+        extra_specs=flavor.get("extra_specs") or {},
     )
 
 

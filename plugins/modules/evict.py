@@ -17,6 +17,10 @@ description:
     should is never restarted; whether it runs is asked of libvirt through Nova's diagnostics.
   - Before a whole host is emptied its compute service is disabled, so that nothing new arrives. It is not enabled again.
   - A host whose nova-compute is down is left alone and its Eviction waits. Nothing is evacuated by this module.
+  - While a server is moved it is locked in Nova, with the Eviction as reason, and unlocked after. A lock of somebody
+    else's is left as it is, and worked under.
+  - What is about to arrive on a host that is to be empty is aborted when it has not begun to copy, else waited for and
+    moved on.
   - May be killed at any instant and run again. Of two that work on one Eviction only one acts; the other waits until
     the first has not renewed its claim for O(claim_ttl) seconds.
 version_added: 0.1.0
@@ -40,10 +44,60 @@ options:
     default: 7200
   max_parallel:
     description:
-      - Servers of one Eviction in work at once. Nova's own C(max_concurrent_live_migrations) is 1 for each host; one
+      - Servers of one living host in work at once. Nova's own C(max_concurrent_live_migrations) is 1 for each host; one
         more is kept ready.
     type: int
     default: 2
+  max_evacuations:
+    description:
+      - Servers of one dead host in work at once; 0 means no limit. Nothing is copied from such a host, so it may be more
+        than O(max_parallel).
+    type: int
+    default: 32
+  max_per_target:
+    description:
+      - Servers on their way to one host at once, whoever moves them; 0 means no limit. The scheduler chooses the target,
+        so it is kept as a sum over all hosts that may be one.
+    type: int
+    default: 0
+  max_per_cluster:
+    description: Servers on their way in the whole cloud at once, whoever moves them; 0 means no limit.
+    type: int
+    default: 0
+  trait_limits:
+    description:
+      - Trait of a host to a limit that takes the place of O(max_parallel) for hosts that have it, where it is lower.
+        Traits are read from the Hypervisor, C(status.traits) and C(spec.customTraits). Exclusive hosts are emptied one
+        server after the other.
+    type: dict
+    default:
+      CUSTOM_HANA_EXCLUSIVE_HOST: 1
+  selection_sources:
+    description:
+      - Where a server's wishes are read. V(metadata) is the server's own and C(c5c3:ha=skip) there leaves it alone,
+        C(c5c3:ha_priority=10) moves it before others. V(flavor) is its flavor's extra specs with the same keys. V(image)
+        is its image's properties C(c5c3_ha) and C(c5c3_ha_priority), and its tags, such as C(c5c3_ha=skip).
+      - The first of them that says something counts. A server that is left alone ends as V(Skipped), and its message
+        says where that stands.
+      - Metadata is written by tenants. Leave it out where they may not decide.
+    type: list
+    elements: str
+    choices: [metadata, flavor, image]
+    default: [metadata, flavor, image]
+  selection_key:
+    description: A further metadata key that says yes or no, such as Masakari's C(HA_Enabled).
+    type: str
+  opted_in_only:
+    description: Leave alone every server that does not ask to be taken care of (C(c5c3:ha=keep), or O(selection_key)).
+    type: bool
+    default: false
+  live_migratable:
+    description:
+      - PCI aliases that Nova has with C(live_migratable), and V(VGPU) where hypervisors migrate virtual GPUs. A running
+        server with another passed-through device is not tried but ends as V(Skipped).
+    type: list
+    elements: str
+    default: []
   restart_attempts:
     description: Hard reboots of a crashed server on its host before it is moved.
     type: int
@@ -85,6 +139,13 @@ EXAMPLES = r"""
     name: cmp01
     cloud: production
     max_parallel: 4
+
+- name: Empty a host with what Masakari's users are used to
+  c5c3.ha.evict:
+    name: cmp01
+    cloud: production
+    selection_key: HA_Enabled
+    max_per_cluster: 10
 """
 
 RETURN = r"""

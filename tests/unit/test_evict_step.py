@@ -59,6 +59,11 @@ class World:
         self.requests = 0
         self.calls: list[tuple] = []
         self.refuse: list = []
+        self.room: dict = {}
+        self.groups: dict = {}
+        self.images: dict = {}
+        self.moves: list = []
+        self.incoming: list = []
 
     def request(self, *what):
         with self.lock:
@@ -126,6 +131,13 @@ class FakeNova:
             vm_state=vm["vm_state"],
             task_state=vm["task"],
             ram_mb=16,
+            vcpus=1,
+            locked=bool(vm.get("locked")),
+            locked_reason=vm.get("locked") or "",
+            metadata=vm.get("metadata") or {},
+            extra_specs=vm.get("extra_specs") or {},
+            image=vm.get("image") or "",
+            groups=tuple(vm.get("groups") or ()),
         )
 
     def server(self, uuid):
@@ -170,7 +182,7 @@ class FakeNova:
         vm = self.world.servers.get(server) or {}
         if vm.get("task") == "migrating":
             return [MigrationFacts(id=7, server=server, status="running", kind="live-migration")]
-        return []
+        return list(self.world.incoming) if host else []
 
     def _begin(self, uuid, action, task, seconds, finish):
         self.world.request(action)
@@ -214,6 +226,34 @@ class FakeNova:
             vm["boots"] += not stopped
 
         self._begin(uuid, "confirmResize", "confirming", 0.2, done)
+
+    def lock(self, uuid, reason):
+        self.world.request("lock")
+        vm = self.world.servers[uuid]
+        assert not vm["task"], "a lock in the middle of Nova's own writing"
+        vm["locked"] = reason
+        vm["history"].append(ActionFacts("lock", user_id="operator"))
+
+    def unlock(self, uuid):
+        self.world.request("unlock")
+        self.world.servers[uuid]["locked"] = ""
+        self.world.servers[uuid]["history"].append(ActionFacts("unlock", user_id="operator"))
+
+    def image_wishes(self, image):
+        self.world.request("image")
+        return self.world.images.get(image, ({}, ()))
+
+    def free_room(self):
+        self.world.request("room")
+        return self.world.room
+
+    def group(self, group):
+        self.world.request("group")
+        return self.world.groups.get(group)
+
+    def moves_under_way(self):
+        self.world.request("moves")
+        return self.world.moves
 
     def reset_state(self, uuid, state="active"):
         self.world.request("reset_state")
@@ -428,6 +468,7 @@ def scenario(world, kind):
 
 
 def check(world, kind):
+    assert not any(vm.get("locked") for vm in world.servers.values()), "every lock is given back"
     name = "cmp01" if kind == "drain" else IDS[0]
     assert evicting(world, name) == ("False", "Succeeded")
     if kind == "crash":

@@ -91,9 +91,31 @@ def test_addresses(address, expected):
 @pytest.mark.parametrize(
     "address",
     [
-        *(None, "", 7, ["10.0.0.9"], "-v", "127.0.0.1 -v", "127.0.0.1\n", "127.0.0.1\nport=1", "a=b", "a;b", "a b", "$(id)"),
+        *(
+            None,
+            "",
+            7,
+            ["10.0.0.9"],
+            "-v",
+            "127.0.0.1 -v",
+            "127.0.0.1\n",
+            "127.0.0.1\nport=1",
+            "a=b",
+            "a;b",
+            "a b",
+            "$(id)",
+        ),
         *("10.0.0.9:", "10.0.0.9:0", "10.0.0.9:65536", "10.0.0.9:http", "10.0.0.9:8000/redfish", "10.0.0.9/redfish"),
-        *("http://10.0.0.9", "https://", "https://u:p@h", "u@h", "[10.0.0.9]:5", "[fd00::1", "[fd00::1]x", "fd00::1%eth0"),
+        *(
+            "http://10.0.0.9",
+            "https://",
+            "https://u:p@h",
+            "u@h",
+            "[10.0.0.9]:5",
+            "[fd00::1",
+            "[fd00::1]x",
+            "fd00::1%eth0",
+        ),
         *("127.1", "0x7f.1", "1", "a..b", ".a", "a-", "-a", "b\u00fcro", "a\0b", "x" * 64, "a." * 127 + "ab"),
     ],
 )
@@ -159,7 +181,15 @@ def test_without_a_secret():
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"method": "cycle"}, {"action": "on"}, {"cipher": "3 -v"}, {"cipher": 3}, {"power_wait": "60"}, ["cipher"], {1: "1"}],
+    [
+        {"method": "cycle"},
+        {"action": "on"},
+        {"cipher": "3 -v"},
+        {"cipher": 3},
+        {"power_wait": "60"},
+        ["cipher"],
+        {1: "1"},
+    ],
 )
 def test_parameters_that_are_refused(parameters):
     assert refused({**REDFISH, "parameters": parameters}).reason == rules.INVALID_TARGET

@@ -67,10 +67,10 @@ def test_what_ends_work_never_waits(act):
 @pytest.mark.parametrize(
     ("act", "limits", "load", "says"),
     [
-        ("LiveMigrate", Limits(per_host=2), Load(here=2), "2 servers of this host are in work, the limit is 2"),
+        ("LiveMigrate", Limits(per_host=2), Load(here=2), "at most 2 servers of this host"),
         ("LiveMigrate", Limits(per_trait={"X": 1}), Load(here=1, traits=frozenset("X")), "by the host's trait X"),
-        ("ColdMigrate", Limits(per_cluster=3), Load(cluster=4), "4 servers are moved in the cloud, the limit is 3"),
-        ("Evacuate", Limits(per_target=1), Load(to_target={"b": 1}), "every target takes 1 servers already"),
+        ("ColdMigrate", Limits(per_cluster=3), Load(cluster=4), "at most 3 servers of the cloud"),
+        ("Evacuate", Limits(per_target=1), Load(to_target={"b": 1}), "each target takes at most 1 servers"),
     ],
 )
 def test_who_waits_is_told_for_what(act, limits, load, says):

@@ -62,7 +62,7 @@ def needs_running(entry: Entry, server: ServerFacts | None, context: Context) ->
     """Whether the decision hangs on whether the guest runs, which costs a question to its host."""
     if server is None or entry.finished or server.task_state or not server.host:
         return False
-    if server.vm_state == "stopped":
+    if server.vm_state == "stopped" or server.host != context.source:
         return _dead_guest(context)
     return server.vm_state in ("active", "error", "paused")
 

@@ -120,12 +120,14 @@ def write_status(
     verdict: str | None = None,
     occurred_at: str | None = None,
     preflight: str = "",
+    waiting: str = "",
 ) -> dict:
     """The status to write: what was there, with entries, counts, conditions and the holder renewed.
 
     :param blocked: reason and message when the preflight does not let the work begin.
     :param verdict: why the Eviction as a whole failed.
     :param preflight: what the preflight found, when it found nothing against beginning.
+    :param waiting: what else is waited for.
     :param occurred_at: the fault that this work answers (``spec.occurredAt`` as it was read).
     """
     old = eviction.get("status") or {}
@@ -142,7 +144,7 @@ def write_status(
             reason, message = ("Failed", verdict[:MESSAGE_LIMIT]) if verdict else outcome(listed)
             conditions = set_condition(conditions, "Evicting", "False", reason, message, now_text)
         else:
-            message = progress(listed)[:MESSAGE_LIMIT]
+            message = "; ".join(filter(None, (progress(listed), waiting)))[:MESSAGE_LIMIT]
             conditions = set_condition(conditions, "Evicting", "True", "Running", message, now_text)
     outstanding = [entry.id for entry in listed if not entry.finished]
     status = {

@@ -96,15 +96,15 @@ def _refusal(act: str, limits: Limits, load: Load, moved: int) -> str:
             if act == "Evacuate" or here == limits.per_host
             else f", by the host's trait {_trait(here, limits, load)}"
         )
-        return f"waiting for a place: {load.here} servers of this host are in work, the limit is {here}{by}"
+        return f"waiting for a place: at most {here} servers of this host are in work at once{by}"
     if act not in MOVE:
         return ""
     if limits.per_cluster and load.cluster >= limits.per_cluster:
-        return f"waiting for a place: {load.cluster} servers are moved in the cloud, the limit is {limits.per_cluster}"
+        return f"waiting for a place: at most {limits.per_cluster} servers of the cloud are moved at once"
     if limits.per_target and load.to_target:
         free = sum(max(0, limits.per_target - count) for count in load.to_target.values())
         if moved >= free:
-            return f"waiting for a place: every target takes {limits.per_target} servers already"
+            return f"waiting for a place: each target takes at most {limits.per_target} servers at once"
     return ""
 
 

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,17 @@ class ServerFacts:
     task_state: str | None = None
     power_state: int = 0
     locked: bool = False
+    locked_reason: str = ""
     fault: str = ""
     ram_mb: int = 0
     vcpus: int = 0
+    zone: str = ""
+    image: str = ""
+    """UUID of the image it was booted from; empty when it boots from a volume."""
+    groups: tuple[str, ...] = ()
+    """UUIDs of its server groups; only a question for the server itself tells them."""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    extra_specs: Mapping[str, object] = field(default_factory=dict)
     running: bool | None = None
     failure: str = ""
     """Why the last attempt failed, in Nova's words."""
@@ -66,6 +75,16 @@ class MigrationFacts:
 
 MIGRATION_ENDED = frozenset({"confirmed", "reverted", "error", "failed", "completed", "cancelled", "done"})
 MIGRATION_ABORTABLE = frozenset({"queued", "preparing", "running"})
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """A server group. ``members`` are server UUIDs."""
+
+    name: str
+    policy: str
+    members: tuple[str, ...] = ()
+    max_per_host: int = 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ Reads the Eviction and Nova, lets the decisions decide, writes what it is about 
 begins again. The write carries the resourceVersion that was read, so of two steps on one Eviction only one gets to act;
 a step that died leaves nothing but a status from which the next one goes on.
 
-``claim`` holds the Eviction, ``look`` reads Nova, ``host`` does what is done to the host, ``work`` is the loop.
+``claim`` holds the Eviction, ``look`` reads Nova, ``choosing`` says who is worked on and how many at once,
+``host`` does what is done to the host, ``locks`` keeps users off, ``helping`` explains, ``work`` is the loop.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     shown,
     validate_name,
 )
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.choosing import CHOOSING_ARGS, check_choosing
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.host import DISABLED_REASON
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.work import Work
 
@@ -36,12 +38,12 @@ ARGUMENTS = {
         "name": {"type": "str", "required": True},
         "timeout": {"type": "float", "default": 600.0},
         "deadline": {"type": "float", "default": 7200.0},
-        "max_parallel": {"type": "int", "default": 2},
         "restart_attempts": {"type": "int", "default": 2},
         "move_attempts": {"type": "int", "default": 3},
         "attempt_timeout": {"type": "float", "default": 600.0},
         "backoff": {"type": "float", "default": 5.0},
         "claim_ttl": {"type": "float", "default": 6.0},
+        **CHOOSING_ARGS,
         **KUBERNETES_ARGS,
         **OPENSTACK_ARGS,
     },
@@ -72,7 +74,6 @@ def _check(params: dict) -> None:
     for option in (
         "timeout",
         "deadline",
-        "max_parallel",
         "restart_attempts",
         "move_attempts",
         "attempt_timeout",
@@ -80,5 +81,6 @@ def _check(params: dict) -> None:
     ):
         if not params[option] > 0:
             raise ArgumentError(f"{option} {shown(params[option])} must be more than 0")
+    check_choosing(params)
     if not params["backoff"] >= 0:
         raise ArgumentError(f"backoff {shown(params['backoff'])} must not be negative")

@@ -25,6 +25,10 @@ class Stop(Exception):
     """The Eviction is gone, finished or in other hands: nothing more may be done here."""
 
 
+class Deleted(Stop):
+    """The Eviction is gone: whoever deleted it wants no more of it."""
+
+
 class Again(Exception):
     """The Eviction changed between reading and writing: begin the pass anew."""
 
@@ -66,7 +70,7 @@ class Claim:
         """
         eviction = self.client.get(self.resource, self.name)
         if eviction is None:
-            raise Stop("the Eviction was deleted: stopped; what Nova has begun it will finish")
+            raise Deleted("the Eviction was deleted: stopped; what Nova has begun it will finish")
         self.adopt(eviction)
 
     def wait_for_holder(self) -> bool:
@@ -103,7 +107,7 @@ class Claim:
         try:
             self.eviction = self.client.patch(self.resource, self.name, body, subresource="status")
         except NotFound:
-            raise Stop("the Eviction was deleted: stopped") from None
+            raise Deleted("the Eviction was deleted: stopped") from None
         except Conflict:
             raise Again from None
         self.claimed = self.changed = True

@@ -16,6 +16,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan impor
     needs_running,
     needs_stop_origin,
 )
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.incoming import incoming, to_abort, told
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     MIGRATION_ABORTABLE,
     ServerFacts,
@@ -23,6 +24,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
     stopped_by_user,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.helping import with_help
 
 
 @dataclass(frozen=True)
@@ -60,39 +62,49 @@ class Look:
         if whole:
             calls["on_host"] = lambda: self.nova.servers_on(host)
             calls["services"] = self.nova.services
-        for server in servers:
-            calls[f"server {server}"] = lambda server=server: self.nova.server(server)
-        found = self.call_all(calls)
+            found, calls = self.call_all(calls), {}
+        else:
+            found = {}
         on_host: list[ServerFacts] = found.get("on_host") or []
         asked: dict[str, ServerFacts | None] = {server.id: server for server in on_host}
-        asked.update({server: found[f"server {server}"] for server in servers})
+        # Of a host with a hundred servers one answer tells of all that are still there.
+        elsewhere = [server for server in servers if server not in asked]
+        for server in elsewhere:
+            calls[f"server {server}"] = lambda server=server: self.nova.server(server)
+        found.update(self.call_all(calls))
+        asked.update({server: found[f"server {server}"] for server in elsewhere})
         return View(found["service"], found.get("services") or [], on_host, asked)
 
     def details(
-        self, entries: dict[str, Entry], servers: dict[str, ServerFacts | None], context: Context
+        self, entries: dict[str, Entry], servers: dict[str, ServerFacts | None], context: Context, turn: set[str]
     ) -> dict[str, ServerFacts | None]:
-        """The servers with what the decisions hang on, asked for those only where they do."""
+        """The servers with what the decisions hang on, asked for those only where they do.
+
+        :param turn: the servers that are worth it in this pass.
+        """
         calls: dict = {}
         servers = {key: servers.get(key) for key in entries}
         for key, server in servers.items():
             entry = entries[key]
-            if server is None or entry.finished:
+            if server is None or entry.finished or key not in turn:
                 continue
             if needs_running(entry, server, context):
                 calls[key, "running"] = lambda key=key: self.nova.is_running(key)
             if needs_stop_origin(entry, server, context):
                 calls[key, "stopped_by_user"] = lambda key=key: stopped_by_user(self.nova.actions(key))
             if needs_failure(entry, server, context):
-                calls[key, "failure"] = lambda key=key: self._failure(key)
+                calls[key, "failure"] = lambda key=key: self._failure(key, context.source)
             if needs_live_migration(entry, server, context):
                 calls[key, "live_migration"] = lambda key=key: self.live_migration(key)
         for (key, name), answer in self.call_all(calls).items():
             servers[key] = replace(servers[key], **{name: answer})
         return servers
 
-    def _failure(self, server: str) -> str:
-        actions = self.nova.actions(server)
-        return self.nova.failure_of(server, actions[0].request_id) if actions and actions[0].failed else ""
+    def _failure(self, server: str, source: str) -> str:
+        actions = [action for action in self.nova.actions(server) if action.action not in ("lock", "unlock")]
+        if not actions or not actions[0].failed:
+            return ""
+        return with_help(self.nova, server, source, self.nova.failure_of(server, actions[0].request_id))
 
     def live_migration(self, server: str) -> int | None:
         """Id of the server's live migration that can be aborted."""
@@ -101,11 +113,21 @@ class Look:
                 return migration.id
         return None
 
-    def nothing_arrives(self, host: str) -> bool:
-        """Whether nothing is about to land on a host that is to be empty (upstream: settle-incoming-migrations)."""
+    def settle_incoming(self, host: str, now: float, patience: float) -> tuple[str, list[str]]:
+        """What is about to land on a host that is to be empty, in words, and the servers whose migration was aborted.
+
+        :param now: seconds since the epoch.
+        :param patience: seconds that a migration which copies is waited for before it is aborted.
+        """
         try:
-            return not any(
-                migration.unfinished and migration.target == host for migration in self.nova.migrations(host=host)
-            )
-        except NovaError:
-            return False
+            arriving = incoming(self.nova.migrations(host=host), host)
+        except NovaError as error:
+            return f"waiting for Nova to say what is about to arrive: {error}", []
+        aborted = []
+        for migration in to_abort(arriving, now, patience):
+            try:
+                self.nova.abort_live_migration(migration.server, migration.id)
+                aborted.append(migration.server)
+            except NovaError:
+                continue  # it is over, or has begun to copy: the next look tells
+        return told(arriving) if arriving else "", aborted

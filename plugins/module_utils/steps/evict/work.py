@@ -11,14 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_status as status_
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_choice import locked_by_us
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Decision, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import DEAD_GUEST, decide
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.limits import MOVE
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaConflict, NovaError, NovaUnavailable
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
-from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.claim import Again, Claim, Stop
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.choosing import Choosing
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.claim import Again, Claim, Deleted, Stop
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.helping import no_capacity, with_help
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.host import HostWork
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.locks import Locks
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.look import Look, View
 
 # Between two looks at Nova, which has no watch: often while a guest is being restarted, seldom while one is being copied.
@@ -40,9 +45,13 @@ class Work:
         self.acts: list[dict] = []
         self.claim = Claim(client, params["api_group"], params["name"], params["claim_ttl"], pool)
         self.look = Look(nova, self.claim.call_all)
+        self.choosing = Choosing(client, nova, params, self.claim)
+        self.locks = Locks(nova, params["name"])
         self.host = HostWork(client, nova, params["api_group"], params["name"], self.acts)
         self.entries: dict[str, Entry] = {}
         self._taken = False
+        self._room_seen = False
+        self._waiting = ""
         self.ram_mb: dict[str, int] = {}
         self.answered: str | None = None
         self.verdict: str | None = None
@@ -77,6 +86,9 @@ class Work:
                 pause = _POLL_FIRST if acted else min(pause * _POLL_GROWTH, _POLL_LAST)
                 time.sleep(min(pause, max(0.0, end - time.monotonic())))
                 self._read()
+        except Deleted as deleted:
+            message = str(deleted)
+            self._unlock_rest()
         except Stop as stop:
             message = str(stop)
         eviction = self.claim.eviction
@@ -128,21 +140,22 @@ class Work:
             if unknown:
                 self._fail_rest(unknown)
                 return self._write(True), False
-            blocked = self.host.blocked(view) if self._whole else None
+            self.choosing.read(view.servers)
+            blocked = (self.host.blocked(view) or self._no_room(view)) if self._whole else None
             if blocked:
                 return self._write(False, blocked), False
             if self._whole and self.host.disable(view):
                 self.claim.changed = True
-            context, servers = self._details(view)
+            context, servers, turn = self._details(view)
+            before = dict(self.entries)
+            decisions = self._decide(servers, context, turn, view)
         except NovaError as error:
             self._write(False, ("NovaUnavailable" if isinstance(error, NovaUnavailable) else "NovaRefuses", str(error)))
             return False, False
-        decisions = self._decide(servers, context)
-        finished = all(entry.finished for entry in self.entries.values()) and (
-            not self._whole or self.look.nothing_arrives(self._source)
-        )
+        self._unlock(before, servers)
+        finished = all(entry.finished for entry in self.entries.values()) and not self._arriving()
         self._write(finished)
-        return finished, not finished and self._act(decisions)
+        return finished, not finished and self._act(decisions, servers)
 
     def _preview(self) -> dict:
         view = self._view()
@@ -150,8 +163,9 @@ class Work:
         blocked = ("UnknownHypervisor", unknown) if unknown else self.host.blocked(view) if self._whole else None
         acts: list[dict] = []
         if not blocked:
-            context, servers = self._details(view)
-            acts = [{"act": each.act, "server": each.entry.id} for each in self._decide(servers, context)]
+            self.choosing.read(view.servers)
+            context, servers, turn = self._details(view)
+            acts = [{"act": each.act, "server": each.entry.id} for each in self._decide(servers, context, turn, view)]
             if self._whole and view.service and view.service.enabled:
                 acts.insert(0, {"act": "DisableService", "host": self._source})
         before = self.claim.eviction.get("status") or {}
@@ -176,6 +190,7 @@ class Work:
             verdict=self.verdict,
             occurred_at=self.answered,
             preflight=self.host.found,
+            waiting=self._waiting,
         )
         self.claim.write(status, finished)
         return finished
@@ -195,8 +210,8 @@ class Work:
         unfinished = [key for key, entry in self.entries.items() if not entry.finished]
         return self.look.read(self._source, self._whole, unfinished)
 
-    def _details(self, view: View) -> tuple[Context, dict[str, ServerFacts | None]]:
-        """What holds in this pass, and each server of interest."""
+    def _details(self, view: View) -> tuple[Context, dict[str, ServerFacts | None], set[str]]:
+        """What holds in this pass, each server of interest, and which of them it is the turn of."""
         for server in view.on_host:
             entry = self.entries.setdefault(server.id, Entry(id=server.id, name=server.name))
             if entry.phase == "Succeeded":
@@ -204,41 +219,48 @@ class Work:
                 self.entries[server.id] = Entry(id=server.id, name=server.name)
         up = bool(view.service and view.service.up)
         context = status_.context_of(self.claim.eviction, time.time(), up, self.settings)
-        servers = self.look.details(self.entries, view.servers, context)
+        turn = self.choosing.turn(self.entries, view.servers, living=up)
+        servers = self.look.details(self.entries, view.servers, context, turn)
         self.ram_mb.update({key: server.ram_mb for key, server in servers.items() if server})
-        return context, servers
+        return context, servers, turn
+
+    def _no_room(self, view: View) -> tuple[str, str] | None:
+        """What stands against beginning to empty the host: the others cannot take it. Looked at until it has begun."""
+        if self._room_seen or any(entry.phase != "Pending" for entry in self.entries.values()):
+            return None
+        short = no_capacity(self.nova, self._source, self.choosing.wanted(view.on_host), view.services)
+        self._room_seen = not short
+        return ("NoCapacity", short) if short else None
+
+    def _arriving(self) -> bool:
+        """Whether something is about to land on a host that is to be empty; aborts what can be aborted."""
+        self._waiting = ""
+        if self._whole:
+            self._waiting, aborted = self.look.settle_incoming(self._source, time.time(), self.settings.attempt_timeout)
+            self.acts.extend({"act": "AbortIncoming", "server": server} for server in aborted)
+        return bool(self._waiting)
 
     # -- deciding and doing --------------------------------------------------------------------------------------------
 
-    def _decide(self, servers: dict, context: Context) -> list[Decision]:
-        """Decide for every server; begin no more new work than max_parallel allows."""
-        decided = {key: decide(entry, servers.get(key), context) for key, entry in self.entries.items()}
-        at_work = sum(
-            1
-            for key, decision in decided.items()
-            if not decision.entry.finished and servers.get(key) is not None and servers[key].task_state
-        )
-        doing: list[Decision] = []
-        for key, decision in decided.items():
-            if decision.act in ("Restart", "LiveMigrate", "ColdMigrate"):
-                if at_work >= self.params["max_parallel"]:
-                    continue
-                at_work += 1
-            self.entries[key] = decision.entry
-            if decision.act:
-                doing.append(decision)
+    def _decide(self, servers: dict, context: Context, turn: set[str], view: View) -> list[Decision]:
+        """Decide for every server whose turn it is; begin no more new work than the limits allow."""
+        decided = {key: decide(self.entries[key], servers.get(key), context) for key in self.entries if key in turn}
+        self.entries, doing = self.choosing.begin(self.entries, decided, servers, view.services, context)
         return doing
 
-    def _act(self, decisions: list[Decision]) -> bool:
+    def _act(self, decisions: list[Decision], servers: dict) -> bool:
         """Do what was decided, side by side; return whether Nova accepted any of it."""
-        calls = {decision.entry.id: (lambda decision=decision: self._do(decision)) for decision in decisions}
+        calls = {
+            decision.entry.id: (lambda decision=decision: self._do(decision, servers.get(decision.entry.id)))
+            for decision in decisions
+        }
         refusals = self.claim.call_all(calls)
         for server, refusal in refusals.items():
             if refusal:
                 self.entries[server] = replace(self.entries[server], phase="Pending", message=refusal)
         return not all(refusals.values())
 
-    def _do(self, decision: Decision) -> str:
+    def _do(self, decision: Decision, facts: ServerFacts | None) -> str:
         """Do one act; return why it failed, or nothing."""
         server, act = decision.entry.id, decision.act
         call = {
@@ -250,6 +272,7 @@ class Work:
         }.get(act or "")
         self.acts.append({"act": act, "server": server})
         try:
+            self.locks.hold(act, facts)
             if call:
                 call(server)
             elif act == "Abort":
@@ -259,11 +282,31 @@ class Work:
         except NovaConflict as error:
             return f"{act} {decision.entry.attempts} failed, state changed meanwhile: {error}"
         except NovaError as error:
-            return f"{act} {decision.entry.attempts} failed: {error}"
+            told = with_help(self.nova, server, self._source, str(error))
+            return f"{act} {decision.entry.attempts} failed: {told}"
         return ""
+
+    def _unlock(self, before: dict[str, Entry], servers: dict[str, ServerFacts | None]) -> None:
+        """Give back the locks of those that are done now. Whose lock stays is not done: else nobody would take it away."""
+        done = [
+            key
+            for key, entry in self.entries.items()
+            if entry.finished and not before[key].finished and locked_by_us(servers.get(key))
+        ]
+        troubles = self.claim.call_all({key: (lambda key=key: self.locks.give_back(servers[key])) for key in done})
+        for key, trouble in troubles.items():
+            if trouble:
+                message = f"{self.entries[key].message}, but still locked: {trouble}"
+                self.entries[key] = replace(before[key], message=message)
+
+    def _unlock_rest(self) -> None:
+        """Give back all locks that may be left, for better or worse: nobody will come back to them."""
+        moved = [key for key, entry in self.entries.items() if not entry.finished and entry.route in MOVE]
+        self.claim.call_all({key: (lambda key=key: self.locks.give_back_blindly(key)) for key in moved})
 
     def _fail_rest(self, message: str) -> None:
         """End every unfinished entry as Failed, and the Eviction with it."""
+        self._unlock_rest()
         self.verdict = message
         now = time.time()
         for server, entry in self.entries.items():
