@@ -117,7 +117,10 @@ _CPU_SHARES = 8192
 
 
 def _cgroup_hierarchies() -> list[tuple[str, str, Path]]:
-    """(mount option, folder name, this process's own cgroup folder) of each cgroup v1 hierarchy."""
+    """(mount option, folder name, this process's own cgroup folder) of each cgroup v1 hierarchy that is mounted.
+
+    A systemd in a container (tests/stack) mounts further ones for itself, which this process then is in, too.
+    """
     result = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _number, controllers, path = line.split(":", 2)
@@ -125,7 +128,9 @@ def _cgroup_hierarchies() -> list[tuple[str, str, Path]]:
             continue  # the v2 hierarchy
         name = controllers.removeprefix("name=")
         option = f"none,{controllers}" if controllers.startswith("name=") else controllers
-        result.append((option, name, Path("/sys/fs/cgroup") / name / path.lstrip("/")))
+        own = Path("/sys/fs/cgroup") / name / path.lstrip("/")
+        if own.is_dir():
+            result.append((option, name, own))
     if not any(name == "freezer" for _option, name, _path in result):
         raise LabError(
             "the lab needs cgroup v1 hierarchies (freezer, pids, memory, ...) below /sys/fs/cgroup;"
