@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, The c5c3.ha authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attributes that every step has."""
+"""Attributes and the option that every step has; paired with module_utils/dry_run.py STEP_ARGS."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ class ModuleDocFragment:
     """Documentation fragment c5c3.ha.attributes."""
 
     DOCUMENTATION = r"""
+options:
+  dry_run:
+    description:
+      - Decide and tell, and act on nothing, neither in Nova nor in Kubernetes, libvirt or a management controller.
+      - Check mode for daemons, which a rulebook cannot switch on. Their log then holds a line with C(dry run: would do).
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in C(check_mode) and return the changed status prediction without modifying the target.

@@ -10,14 +10,15 @@ from types import ModuleType
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.c5c3.ha.plugins.module_utils import dry_run
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 
 
 def run_step(step: ModuleType) -> None:
     """Make an AnsibleModule from ``step.ARGUMENTS``, run ``step.run(params, check_mode)`` and end the process."""
-    module = AnsibleModule(supports_check_mode=True, **step.ARGUMENTS)
+    module = AnsibleModule(supports_check_mode=True, **dry_run.arguments(step.ARGUMENTS))
     try:
-        result = step.run(module.params, module.check_mode)
+        result = dry_run.run(step.run, module.params, module.check_mode)
     except HaError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

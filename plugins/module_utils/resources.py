@@ -128,6 +128,7 @@ class Resource:
 
 
 NODES = Resource("", "v1", "nodes", "Node", False)
+EVENTS = Resource("", "v1", "events", "Event", True)
 
 
 def hypervisors(group: str = DEFAULT_GROUP) -> Resource:

@@ -15,6 +15,7 @@ It lives in plugin_utils since module_utils may not import ansible.plugins (ansi
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
 from typing import Any
@@ -78,17 +79,18 @@ class StepAction(ActionBase):
             return result
         result = super().run(tmp, task_vars)
         # Late, since it costs most.
+        from ansible_collections.c5c3.ha.plugins.module_utils import dry_run
         from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 
         if _Compiled not in sys.meta_path:
             sys.meta_path.insert(0, _Compiled)  # type: ignore[arg-type]
         step = importlib.import_module(STEPS + self.STEP)
-        spec = dict(step.ARGUMENTS)
+        spec = dry_run.arguments(step.ARGUMENTS)
         valid = ArgumentSpecValidator(spec.pop("argument_spec"), **spec).validate(plain(self._task.args))
         if valid.error_messages:
             return {**result, "failed": True, "changed": False, "msg": self._words(valid)}
         try:
-            done = step.run(valid.validated_parameters, bool(self._task.check_mode))
+            done = dry_run.run(step.run, valid.validated_parameters, bool(self._task.check_mode))
         except HaError as error:
             done = {"failed": True, "changed": False, "msg": str(error)}
         # pylint: disable-next=protected-access
@@ -98,7 +100,11 @@ class StepAction(ActionBase):
 
     def _tell(self, result: dict) -> None:
         """Print what was done in one line: ansible-rulebook shows no more of an action than that it ran."""
-        if result.get("msg") and not result.get("failed"):
+        if "decisions" in result:
+            # One line for each decision, in JSON, and none when nothing was decided.
+            for decision in result["decisions"]:
+                self._display.display(f"c5c3.ha.{self.STEP}: {json.dumps(decision)}")
+        elif result.get("msg") and not result.get("failed"):
             about = self._task.args.get("name") or ""
             # Texts of guests and APIs go into it: one line, nothing that a terminal obeys.
             text = "".join(c if c.isprintable() else "?" for c in f"{about} {result['msg']}".strip())

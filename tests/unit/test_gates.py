@@ -89,7 +89,9 @@ def test_the_budget_counts_who_came_first_and_lets_one_of_many_go():
     assert refused(at_once) == ("budget", "TooManyAtOnce")
     held = {name: replace(eviction, held=True, created=NOW - 61) for name, eviction in at_once.evictions.items()}
     assert refused(dead_host(9, evictions=held)) is None
-    just_begun = {name: replace(eviction, finished=True, created=NOW - 59) for name, eviction in held.items()}
+    just_begun = {
+        name: replace(eviction, finished=True, reason="Succeeded", created=NOW - 59) for name, eviction in held.items()
+    }
     assert refused(dead_host(9, evictions=just_begun)) == ("budget", "CoolingDown")
 
 

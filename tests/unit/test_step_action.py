@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import types
 from pathlib import Path
@@ -11,6 +12,8 @@ from unittest import mock
 import pytest
 import yaml
 
+from ansible_collections.c5c3.ha.plugins.module_utils import args, dry_run
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import GATE_ARGS
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import eviction
 from ansible_collections.c5c3.ha.plugins.plugin_utils import action
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = "ansible_collections.c5c3.ha.plugins"
 # Written by others, or not there yet: only what is there is looked at.
 STEPS = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py") if path.stem != "__init__")
-FRAGMENTS = ("kubernetes", "openstack")
+FRAGMENTS = ("kubernetes", "openstack", "gates", "attributes")
 
 
 class Tagged(str):
@@ -125,6 +128,23 @@ def test_wrong_arguments_are_told_as_by_a_module(make, args, words):
     assert words in result["msg"]
 
 
+def test_a_dry_run_is_check_mode_with_words_that_nobody_takes_for_a_deed(make, capsys):
+    plugin = make({"name": "n", "dry_run": True})
+    result = plugin.run()
+    assert result["check_mode"] is True and "dry_run" not in result["params"]
+    assert result["msg"].startswith("dry run: would do ")
+    assert "c5c3.ha.for_tests: n dry run: would do" in capsys.readouterr().out
+
+
+def test_decisions_are_told_one_in_a_line_and_whole(make, monkeypatch, capsys):
+    decisions = [{"decision": "evict", "host": "cmp01", "message": "m" * 900}, {"decision": "mark", "host": "a\nb"}]
+    monkeypatch.setattr(STEP, "run", lambda params, check_mode: {"changed": True, "msg": "x", "decisions": decisions})
+    plugin = make({"name": "n"})
+    plugin.run()
+    told = capsys.readouterr().out.splitlines()
+    assert [json.loads(line.removeprefix("c5c3.ha.for_tests: ")) for line in told] == decisions
+
+
 def test_secrets_do_not_come_back(make):
     result = make({"name": "n", "password": "geheim", "items": ["a"]}).run()
     assert "geheim" not in str(result)
@@ -168,7 +188,7 @@ def test_documentation_and_arguments_are_equal(name):
         if short in FRAGMENTS:
             made = importlib.import_module(f"{COLLECTION}.doc_fragments.{short}").ModuleDocFragment.DOCUMENTATION
             documented |= yaml.safe_load(made)["options"]
-    compare(step.ARGUMENTS["argument_spec"], documented, name)
+    compare(dry_run.arguments(step.ARGUMENTS)["argument_spec"], documented, name)
     for section in (module.EXAMPLES, module.RETURN):
         assert yaml.safe_load(section)
 
@@ -196,11 +216,15 @@ def test_examples_call_the_module_by_its_full_name(name):
 
 
 def test_shared_arguments_are_the_fragments():
-    from ansible_collections.c5c3.ha.plugins.module_utils import args
-
+    spec = {
+        "kubernetes": args.KUBERNETES_ARGS,
+        "openstack": args.OPENSTACK_ARGS,
+        "gates": GATE_ARGS,
+        "attributes": dry_run.STEP_ARGS,
+    }
     for fragment in FRAGMENTS:
         made = importlib.import_module(f"{COLLECTION}.doc_fragments.{fragment}").ModuleDocFragment.DOCUMENTATION
-        compare(getattr(args, f"{fragment.upper()}_ARGS"), yaml.safe_load(made)["options"], fragment)
+        compare(spec[fragment], yaml.safe_load(made)["options"], fragment)
     assert not set(args.KUBERNETES_ARGS) & set(args.OPENSTACK_ARGS)
 
 

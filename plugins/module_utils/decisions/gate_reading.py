@@ -2,16 +2,29 @@
 # Copyright: (c) 2026, The c5c3.ha authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kubernetes' JSON as the facts of the gates. Pure; what others wrote is never trusted to be well formed."""
+"""Kubernetes' JSON as the facts of the gates and of node_sync. Pure; what others wrote is never trusted to be well formed."""
 
 from __future__ import annotations
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gates
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import HOST_CAUSES, answered_fault
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import (
+    HOST_CAUSES,
+    answered_fault,
+    finish_time,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, is_finished, parse_time
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
+PRESSURE = ("DiskPressure", "MemoryPressure", "PIDPressure", "NetworkUnavailable")
+# The operator's conditions on a Hypervisor.
+NODE_READY, NODE_PRESSURE, EVACUATION_ALLOWED, HOST_RETURN = (
+    "NodeReady",
+    "NodePressure",
+    "EvacuationAllowed",
+    "HostReturn",
+)
+OWN_CONDITIONS = (NODE_READY, NODE_PRESSURE, EVACUATION_ALLOWED, HOST_RETURN)
 _STATES = {"True": gates.READY, "False": gates.NOT_READY}
 
 
@@ -26,43 +39,65 @@ def epoch(text: object) -> float | None:
 def node_facts(node: dict) -> gates.NodeFacts:
     """A Node whose condition Ready is missing or Unknown is Unreachable: nobody hears its kubelet."""
     metadata, ready = node["metadata"], get_condition(node, "Ready") or {}
+    conditions = {kind: (get_condition(node, kind) or {}).get("status") for kind in PRESSURE}
     return gates.NodeFacts(
         name=metadata["name"],
         state=_STATES.get(str(ready.get("status")), gates.UNREACHABLE),
         since=epoch(ready.get("lastTransitionTime")),
         zone=str((metadata.get("labels") or {}).get(ZONE_LABEL) or ""),
+        said=line(f"{ready.get('reason') or 'NoCondition'}: {ready.get('message') or ''}"),
+        pressure=tuple(kind for kind in PRESSURE if conditions[kind] == "True"),
+        pressure_known="Unknown" not in conditions.values(),
     )
 
 
 def hypervisor_facts(hypervisor: dict) -> gates.HypervisorFacts:
-    """A Hypervisor as the gates see it."""
-    spec, status = hypervisor.get("spec") or {}, hypervisor.get("status") or {}
+    """A Hypervisor with the conditions of the operator."""
+    metadata, spec, status = hypervisor["metadata"], hypervisor.get("spec") or {}, hypervisor.get("status") or {}
     return gates.HypervisorFacts(
-        name=hypervisor["metadata"]["name"],
+        name=metadata["name"],
         maintenance=str(spec.get("maintenance") or ""),
         high_availability=spec.get("highAvailability", True) is True,
         heartbeat=epoch((status.get("agent") or {}).get("heartbeatTime")),
+        uid=str(metadata.get("uid") or ""),
+        node_state=str(status.get("nodeState") or ""),
+        conditions={
+            str(one.get("type")): (str(one.get("status")), str(one.get("reason")), str(one.get("message")))
+            for one in status.get("conditions") or []
+            if one.get("type") in OWN_CONDITIONS
+        },
     )
 
 
 def host_eviction(eviction: dict) -> gates.HostEviction | None:
-    """An Eviction of a whole host for a failed Node, None for any other."""
-    spec = eviction.get("spec") or {}
-    if spec.get("instances") or spec.get("cause") not in HOST_CAUSES:
+    """An Eviction of a whole host, None for any other."""
+    spec, status = eviction.get("spec") or {}, eviction.get("status") or {}
+    if spec.get("instances"):
         return None
     evicting, fenced = get_condition(eviction, "Evicting") or {}, get_condition(eviction, "Fenced") or {}
     preflight = get_condition(eviction, "PreflightChecksSucceeded") or {}
+    finished = is_finished(eviction)
     try:
-        answered = answered_fault(eviction)
+        # Upstream's schema drops spec.occurredAt; what was finished answers all that was before.
+        answered = answered_fault(eviction) or (finish_time(eviction) if finished else None)
     except ArgumentError:
         answered = None
-    finished = is_finished(eviction)
     return gates.HostEviction(
         host=str(spec.get("hypervisor")),
         created=epoch((eviction.get("metadata") or {}).get("creationTimestamp")) or 0.0,
+        for_failure=spec.get("cause") in HOST_CAUSES,
         finished=finished,
-        succeeded=finished and evicting.get("reason") == "Succeeded",
+        reason=str(evicting.get("reason") or ""),
         held=not finished and "False" in (preflight.get("status"), fenced.get("status")),
         fenced=fenced.get("status") == "True",
+        # Fencing says Unknown while it is at it.
+        begun=fenced.get("status") in ("True", "Unknown")
+        or any(entry.get("attempts") for entry in status.get("instances") or []),
         occurred_at=epoch(answered),
     )
+
+
+def line(text: str, limit: int = 300) -> str:
+    """A text of others for a message of ours: one line, printable, not long."""
+    plain = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return plain if len(plain) <= limit else plain[: limit - 3] + "..."

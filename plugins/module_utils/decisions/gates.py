@@ -26,47 +26,77 @@ HOST_ALIVE = "HostAlive"
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """A Node's condition Ready. ``since`` is its lastTransitionTime in seconds since the epoch, None when unknown."""
+    """A Node. Times in seconds since the epoch.
+
+    :ivar state: of its condition Ready: READY, NOT_READY or UNREACHABLE.
+    :ivar since: lastTransitionTime of that condition, None when unknown.
+    :ivar said: its reason and message.
+    :ivar pressure: types of the pressure conditions that are True.
+    :ivar pressure_known: whether the kubelet is heard, so that no pressure means no pressure.
+    """
 
     name: str
     state: str = READY
     since: float | None = None
     zone: str = ""
+    said: str = ""
+    pressure: tuple[str, ...] = ()
+    pressure_known: bool = True
 
 
 @dataclass(frozen=True)
 class HypervisorFacts:
-    """What the gates need of a Hypervisor. ``heartbeat``: the agent's last sign of life, seconds since the epoch."""
+    """What is needed of a Hypervisor.
+
+    :ivar heartbeat: the agent's last sign of life, seconds since the epoch.
+    :ivar conditions: status, reason and message of the operator's own conditions, by type.
+    """
 
     name: str
     maintenance: str = ""
     high_availability: bool = True
     heartbeat: float | None = None
+    uid: str = ""
+    node_state: str = ""
+    conditions: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HostEviction:
-    """An Eviction of a whole host for a failed Node. Times in seconds since the epoch.
+    """An Eviction of a whole host. Times in seconds since the epoch.
 
+    :ivar for_failure: its cause is a failed Node; else it is a drain.
     :ivar finished: its condition Evicting is False.
-    :ivar succeeded: it ended well, so the host is known to be off and empty.
+    :ivar reason: the reason of that condition.
     :ivar held: unfinished, and stopped by a gate or by fencing: it is no load.
     :ivar fenced: its host was proven off.
+    :ivar begun: something was done already, or is just being done: it is not to be cancelled.
     :ivar occurred_at: the fault that it answers.
     """
 
     host: str
     created: float = 0.0
+    for_failure: bool = True
     finished: bool = False
-    succeeded: bool = False
+    reason: str = ""
     held: bool = False
     fenced: bool = False
+    begun: bool = False
     occurred_at: float | None = None
 
     @property
     def working(self) -> bool:
         """Whether it is (about to be) load on the cluster."""
-        return not self.finished and not self.held
+        return self.for_failure and not self.finished and not self.held
+
+    @property
+    def emptied(self) -> bool:
+        """Whether it is done with a host that is off or empty."""
+        return self.for_failure and self.finished and (self.fenced or self.reason == "Succeeded")
+
+    def answers(self, node: NodeFacts) -> bool:
+        """Whether it is about the present fault of the Node, not about an earlier one."""
+        return self.occurred_at is None or node.since is None or self.occurred_at >= node.since
 
 
 @dataclass(frozen=True)
@@ -99,7 +129,7 @@ class GateFacts:
     :ivar hypervisors: Hypervisors by name.
     :ivar services: the nova-compute services by host.
     :ivar schedulers: the nova-scheduler services.
-    :ivar evictions: Evictions of whole hosts for failed Nodes, by host.
+    :ivar evictions: Evictions of whole hosts, by host.
     :ivar work: what was asked for single hosts.
     :ivar troubles: why something could not be read, by the name of the fact.
     """
@@ -139,7 +169,8 @@ class Gate:
 
     :ivar fail: ``open`` or ``closed``: what holds when the answer is not known.
     :ivar needs: facts without which it cannot tell.
-    :ivar check: asked with all of them there; None means that it cannot tell. None for a gate that is judged while acting (fenced and proven off).
+    :ivar check: asked with all of them there; it answers None when it cannot tell. A gate without one is judged while
+        acting (fenced and proven off).
     """
 
     name: str
@@ -160,6 +191,12 @@ def refusal(verdicts: Collection[Verdict]) -> Verdict | None:
     if not verdicts:
         return Verdict("gates", False, "NotJudged", "no gate was asked")
     return next((verdict for verdict in verdicts if not verdict.passed), None)
+
+
+def before_details(verdicts: Collection[Verdict]) -> tuple[Verdict, ...]:
+    """Those of the gates that need nothing asked for the single host."""
+    general = {gate.name for gate in GATES if not set(gate.needs) - _CLUSTER_FACTS}
+    return tuple(verdict for verdict in verdicts if verdict.gate in general)
 
 
 def may_fence(verdicts: Collection[Verdict]) -> bool:
@@ -340,7 +377,7 @@ def _budget(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
             f"{len(working)} hosts are being evacuated ({', '.join(working[:5])}), and the limit is"
             f" {limits.max_hosts_at_once}: this one is next",
         )
-    recent = sorted(other.host for other in first if facts.now - other.created < limits.cooldown_seconds)
+    recent = sorted(o.host for o in first if o.for_failure and facts.now - o.created < limits.cooldown_seconds)
     if len(recent) >= limits.max_hosts_per_cycle:
         return Verdict(
             "budget",
@@ -416,14 +453,10 @@ def _counted(host: str, facts: GateFacts) -> list[NodeFacts]:
         if own is None:
             continue
         eviction = (facts.evictions or {}).get(name)
-        evacuated = eviction is not None and eviction.succeeded and _answers(eviction, node)
+        evacuated = eviction is not None and eviction.emptied and eviction.answers(node)
         if name == host or node.state == READY or not (evacuated or own.maintenance in FOREIGN_MAINTENANCE):
             counted.append(node)
     return counted
-
-
-def _answers(eviction: HostEviction, node: NodeFacts) -> bool:
-    return eviction.occurred_at is None or node.since is None or eviction.occurred_at >= node.since
 
 
 _HEALTH = ("nodes", "hypervisors", "evictions")

@@ -10,6 +10,10 @@ from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServiceFacts
 
+# How the disabled_reason begins of a compute service that we disabled, by what for.
+EVICTION_REASON = "c5c3.ha: Eviction"
+PRESSURE_REASON = "c5c3.ha: pressure"
+
 
 def change(
     service: ServiceFacts,

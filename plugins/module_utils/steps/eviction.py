@@ -48,14 +48,15 @@ def run(params: dict, check_mode: bool) -> dict:
     resource = evictions(params["api_group"])
     with Client.from_params(params, AGENT_MANAGER) as client:
         result = (
-            _present(client, resource, wanted, check_mode) if wanted else _absent(client, resource, name, check_mode)
+            present(client, resource, wanted, check_mode) if wanted else _absent(client, resource, name, check_mode)
         )
         if client.warnings:
             result["warnings"] = client.warnings
     return result
 
 
-def _present(client: Client, resource: Resource, wanted: rules.Wanted, check_mode: bool) -> dict:
+def present(client: Client, resource: Resource, wanted: rules.Wanted, check_mode: bool) -> dict:
+    """Ask for the Eviction `wanted`, once; return the step's result."""
     existing: dict | None = None
     for turn in range(TURNS):
         if turn:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.service_change import EVICTION_REASON
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, Forbidden, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova
@@ -18,7 +19,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.look import View
 
-DISABLED_REASON = "c5c3.ha: Eviction"
+DISABLED_REASON = EVICTION_REASON
 
 
 class HostWork:
