@@ -169,6 +169,8 @@ class Gate:
 
     :ivar fail: ``open`` or ``closed``: what holds when the answer is not known.
     :ivar needs: facts without which it cannot tell.
+    :ivar passes: its reasons when it passes, beside Unknown.
+    :ivar refuses: its reasons when it refuses, beside Unknown.
     :ivar check: asked with all of them there; it answers None when it cannot tell. A gate without one is judged while
         acting (fenced and proven off).
     """
@@ -178,6 +180,8 @@ class Gate:
     fail: str
     why: str
     needs: tuple[str, ...]
+    passes: tuple[str, ...]
+    refuses: tuple[str, ...]
     check: Callable[[str, GateFacts, Limits], Verdict | None] | None
 
 
@@ -468,6 +472,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "A host whose owner wants it left alone must not be fenced because the wish could not be read.",
         ("hypervisors",),
+        ("Enabled",),
+        ("HighAvailabilityOff", "NoHypervisor"),
         _enabled,
     ),
     Gate(
@@ -476,6 +482,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "A person may be at the machine: it is expected to go down, and to come back with its guests.",
         ("hypervisors",),
+        ("InService",),
+        ("InMaintenance",),
         _maintenance,
     ),
     Gate(
@@ -484,6 +492,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "Without the API there is no first signal; a host that came back is not emptied.",
         ("nodes",),
+        ("NodeNotReady", "NodeUnreachable"),
+        ("NodeReady", "NodeGone"),
         _node,
     ),
     Gate(
@@ -492,6 +502,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "Who sees all hosts gone at once is the isolated one; guests on the other side run on.",
         _HEALTH,
+        ("Connected",),
+        ("Isolated", "Settling"),
         _isolated,
     ),
     Gate(
@@ -500,6 +512,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "A kubelet that is not heard is one witness; two that do not know of each other are asked before guests are killed.",
         ("nodes", "hypervisors", "services"),
+        ("Confirmed", "HostAlive"),
+        ("ServiceUp", "AgentAlive", "NovaBlind", "UnknownToNova"),
         _second_signal,
     ),
     Gate(
@@ -508,6 +522,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "Mass failures are networks and clocks far more often than hosts, and the rest could not carry the load.",
         _HEALTH,
+        ("BelowLimit",),
+        ("TooManyUnhealthy",),
         _unhealthy_share,
     ),
     Gate(
@@ -516,6 +532,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "A zone that goes at once has lost its network or its power, which comes back.",
         _HEALTH,
+        ("BelowLimit", "NoZone"),
+        ("TooManyUnhealthy",),
         _unhealthy_zone,
     ),
     Gate(
@@ -524,6 +542,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "A storm of evacuations brings Nova down; the pause lets a mass failure show itself as one.",
         ("evictions",),
+        ("WithinBudget",),
+        ("TooManyAtOnce", "CoolingDown"),
         _budget,
     ),
     Gate(
@@ -532,6 +552,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "Without one every evacuation ends in ERROR; the same answer of Nova tells of it, so not knowing means no Nova.",
         ("schedulers",),
+        ("SchedulerUp",),
+        ("NoScheduler",),
         _scheduler,
     ),
     Gate(
@@ -540,6 +562,8 @@ GATES: tuple[Gate, ...] = (
         "open",
         "Nova's scheduler is asked for each server anyway; not knowing is no reason to leave guests dead.",
         ("services", "sizes"),
+        ("Room", "TightRoom", "NothingToMove"),
+        ("NoRoom", "NoTarget"),
         _capacity,
     ),
     Gate(
@@ -548,6 +572,8 @@ GATES: tuple[Gate, ...] = (
         "closed",
         "Somebody else may evacuate it, and a server on its way would be counted on the wrong host.",
         ("migrations",),
+        ("NothingInFlight",),
+        ("MigrationsInFlight",),
         _in_flight,
     ),
     Gate(
@@ -555,6 +581,8 @@ GATES: tuple[Gate, ...] = (
         "Is the host proven to be off?",
         "closed",
         "A host that still runs would run its guests twice. Judged by the step evict right before it acts.",
+        (),
+        (),
         (),
         None,
     ),
