@@ -25,6 +25,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 # 2.84 brings the details of a failed action, 2.73 the lock's reason, 2.56 a cold migration's target, 2.53 services by UUID.
 # Not above 2.94: from 2.95 on an evacuated server arrives stopped (Nova's REST API version history).
 MICROVERSION = "2.90"
+# The last one in which an evacuation can be bound to the disk (onSharedStorage); 2.14 lets Nova find out, and go without.
+EVACUATE_WITH_DISK = "2.13"
 # Placement's: 1.22 has forbidden traits.
 PLACEMENT_MICROVERSION = "1.22"
 
@@ -118,8 +120,8 @@ class Nova:
             raise NovaUnavailable(text, response.status_code)
         raise NovaError(text, response.status_code)
 
-    def _action(self, server: str, body: dict) -> None:
-        self._request("POST", f"/servers/{server}/action", body)
+    def _action(self, server: str, body: dict, **kwargs) -> None:
+        self._request("POST", f"/servers/{server}/action", body, **kwargs)
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
@@ -187,9 +189,16 @@ class Nova:
                 return (event.get("details") or (trace[-1] if trace else "") or f"{event.get('event')} failed")[:500]
         return ""
 
-    def migrations(self, *, server: str | None = None, host: str | None = None) -> list[MigrationFacts]:
-        """Migration records of a server or touching a host (as source or target), newest first."""
-        return self._migrations({k: v for k, v in (("instance_uuid", server), ("host", host)) if v})
+    def migrations(
+        self, *, server: str | None = None, host: str | None = None, since: float | None = None
+    ) -> list[MigrationFacts]:
+        """Migration records of a server or touching a host (as source or target), newest first.
+
+        :param since: only those changed then or later, seconds since the epoch.
+        """
+        changed = None if since is None else _nova_time(since)
+        query = {k: v for k, v in (("instance_uuid", server), ("host", host), ("changes-since", changed)) if v}
+        return self._migrations(query)
 
     def moves_under_way(self) -> list[MigrationFacts]:
         """All migrations in the cloud that are not over, whoever began them.
@@ -197,8 +206,7 @@ class Nova:
         One that Nova has not written for an hour is none: what runs is written every few seconds, and the record of one
         whose host died stays as it was for ever.
         """
-        since = datetime.fromtimestamp(time.time() - 3600, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found = self._migrations({"changes-since": since, "limit": "1000"})
+        found = self._migrations({"changes-since": _nova_time(time.time() - 3600), "limit": "1000"})
         return [migration for migration in found if migration.unfinished]
 
     def _migrations(self, query: dict) -> list[MigrationFacts]:
@@ -314,6 +322,10 @@ class Nova:
         """Start a stopped server."""
         self._action(server, {"os-start": None})
 
+    def stop(self, server: str) -> None:
+        """Stop a running server."""
+        self._action(server, {"os-stop": None})
+
     def live_migrate(self, server: str, host: str | None = None) -> None:
         """Move a running server; Nova chooses block migration by itself (``auto``), else local disks never leave."""
         self._action(server, {"os-migrateLive": {"host": host, "block_migration": "auto"}})
@@ -326,9 +338,17 @@ class Nova:
         """Confirm a cold migration."""
         self._action(server, {"confirmResize": None})
 
-    def evacuate(self, server: str, host: str | None = None) -> None:
-        """Rebuild a server of a dead host elsewhere. The caller has proven that the host is off."""
-        self._action(server, {"evacuate": {"host": host} if host else {}})
+    def evacuate(self, server: str, host: str | None = None, only_with_disk: bool = False) -> None:
+        """Rebuild a server of a dead host elsewhere. The caller has proven that the host is off.
+
+        :param only_with_disk: Nova refuses on a target that does not see the server's disk, instead of making it anew
+            from its image. Then a named host is taken without asking the scheduler.
+        """
+        body: dict = {"host": host} if host else {}
+        if only_with_disk:
+            self._action(server, {"evacuate": {**body, "onSharedStorage": True}}, microversion=EVACUATE_WITH_DISK)
+        else:
+            self._action(server, {"evacuate": body})
 
     def reset_state(self, server: str, state: str = "active") -> None:
         """Tell Nova that a server is ``active`` or in ``error``."""
@@ -366,6 +386,7 @@ def server_facts(item: dict) -> ServerFacts:
         locked_reason=item.get("locked_reason") or "",
         fault=((item.get("fault") or {}).get("message") or "")[:500],
         ram_mb=int(flavor.get("ram") or 0),
+        launched=bool(item.get("OS-SRV-USG:launched_at")),
         vcpus=int(flavor.get("vcpus") or 0),
         zone=item.get("OS-EXT-AZ:availability_zone") or "",
         image=str((item.get("image") or {}).get("id") or ""),
@@ -388,6 +409,10 @@ def wait_until(condition, timeout: float, interval: float = 0.5):
         if time.monotonic() >= deadline:
             return None
         time.sleep(min(interval, max(0.0, deadline - time.monotonic())))
+
+
+def _nova_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _epoch(text: str | None) -> float | None:

@@ -16,7 +16,14 @@ description:
     crashed one is restarted in place through Nova first and moved if that does not help. A server that runs where it
     should is never restarted; whether it runs is asked of libvirt through Nova's diagnostics.
   - Before a whole host is emptied its compute service is disabled, so that nothing new arrives. It is not enabled again.
-  - A host whose nova-compute is down is left alone and its Eviction waits. Nothing is evacuated by this module.
+  - A host whose Node is not Ready and whose nova-compute is down is taken for dead once the gates (docs/gates.md) let it
+    pass. It is then switched off and proven to be off through its power switch (C(spec.fencing) of its Hypervisor),
+    forced down and disabled in Nova, and its servers are evacuated, running ones to run and stopped ones to stay
+    stopped. Without the proof nothing is evacuated, and the condition C(Fenced) says why.
+  - A Node that is Ready again before its host was asked to be switched off ends the Eviction as C(Cancelled). A host
+    whose nova-compute is down while its Node is Ready is left alone and its Eviction waits.
+  - What Nova cannot evacuate (suspended, rescued, resized, shelved or half built servers, and servers whose disk was being
+    moved when the host died) ends as V(Failed) with what would help, and the others go on.
   - While a server is moved it is locked in Nova, with the Eviction as reason, and unlocked after. A lock of somebody
     else's is left as it is, and worked under.
   - What is about to arrive on a host that is to be empty is aborted when it has not begun to copy, else waited for and
@@ -119,7 +126,43 @@ options:
       - Seconds for which a claim on the Eviction holds without being renewed; it is renewed in a third of that.
     type: float
     default: 6
+  evacuate_timeout:
+    description:
+      - Seconds after which an evacuation that no compute service has taken up is sent again. Its message was lost, or waits
+        for a host that is dead too.
+    type: float
+    default: 180
+  evacuate_from_image:
+    description:
+      - Whether a server whose disk no other host sees is evacuated all the same. Nova then makes it anew from its image,
+        and B(its data is lost). Otherwise Nova is asked to refuse (C(onSharedStorage)), also on a target whose shared
+        storage is not mounted, and the server ends as V(Failed). Servers that boot from a volume are not concerned.
+    type: bool
+    default: false
+  fence_timeout:
+    description: Seconds that one call of the fence agent may take until the host is proven off.
+    type: float
+    default: 60
+  fencing_namespace:
+    description:
+      - The only namespace in which the Secrets of C(spec.fencing.secretRef) are read. Empty means the operator's own.
+    type: str
+    default: ""
+  proof_seconds:
+    description:
+      - How old the proof that a host is off may be when an evacuation begins. An older one is renewed first, since somebody
+        could have switched the host on. Half of what a server needs at least from power to its first guest.
+    type: float
+    default: 30
+  unfenced_evacuation:
+    description:
+      - Whether a host whose Hypervisor says C(spec.fencing.agent=none) is evacuated without proof that it is off, once the
+        gates let it pass. B(If it still runs, each of its guests runs twice and both write to one disk.) The condition
+        C(Fenced) says so with the reason C(UnfencedByConsent).
+    type: bool
+    default: false
 extends_documentation_fragment:
+  - c5c3.ha.gates
   - c5c3.ha.kubernetes
   - c5c3.ha.openstack
   - c5c3.ha.attributes

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 TERMINAL = frozenset({"Succeeded", "Failed", "Skipped", "Notified"})
@@ -19,11 +20,15 @@ class Settings:
     move_attempts: int = 3
     backoff: float = 5.0
     attempt_timeout: float = 600.0
+    evacuate_timeout: float = 180.0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One element of an Eviction's ``status.instances``. Times are seconds since the epoch."""
+    """One element of an Eviction's ``status.instances``. Times are seconds since the epoch.
+
+    ``vm_state`` is Nova's word before an evacuation began: what was stopped stays stopped.
+    """
 
     id: str
     name: str = ""
@@ -32,6 +37,7 @@ class Entry:
     attempts: int = 0
     source: str = ""
     target: str = ""
+    vm_state: str = ""
     message: str = ""
     started_at: float | None = None
     attempted_at: float | None = None
@@ -45,7 +51,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Context:
-    """What holds for all servers of one Eviction in this pass."""
+    """What holds for all servers of one Eviction in this pass.
+
+    :ivar dead: the host is proven off, or taken for off by consent: its servers are evacuated.
+    :ivar returned: it came back since: what has begun is ended, nothing more is begun.
+    :ivar others: each other hypervisor: up, down, or off (forced down: somebody vouches for it).
+    """
 
     source: str
     cause: str
@@ -53,6 +64,9 @@ class Context:
     service_up: bool = True
     notify_only: bool = False
     whole_host: bool = False
+    dead: bool = False
+    returned: bool = False
+    others: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
 
 
@@ -60,11 +74,14 @@ class Context:
 class Decision:
     """The next act for a server and the entry to write before it is done.
 
-    ``act``: None (wait, or finished), Restart, LiveMigrate, ColdMigrate, Confirm, ResetState or Abort.
+    ``act``: None (wait, or finished), Restart, LiveMigrate, ColdMigrate, Evacuate, Confirm, ResetState, Stop or Abort.
+    ``target``: the only host it may go to; empty lets Nova choose. ``on_disk``: its data is in files of the host's.
     """
 
     entry: Entry
     act: str | None = None
+    target: str = ""
+    on_disk: bool = True
 
 
 def attempt(entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None) -> Decision:

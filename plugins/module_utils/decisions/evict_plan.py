@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import ROUTE as EVACUATE
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import decide_evacuation
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import (
     Context,
     Decision,
@@ -62,6 +64,10 @@ def needs_running(entry: Entry, server: ServerFacts | None, context: Context) ->
     """Whether the decision hangs on whether the guest runs, which costs a question to its host."""
     if server is None or entry.finished or server.task_state or not server.host:
         return False
+    if server.host == context.source and not context.service_up:
+        return False  # nobody is there to be asked
+    if context.dead and entry.route == EVACUATE:
+        return server.vm_state in ("active", "error")  # it has to run where it is now
     if server.vm_state == "stopped" or server.host != context.source:
         return _dead_guest(context)
     return server.vm_state in ("active", "error", "paused")
@@ -84,7 +90,7 @@ def needs_failure(entry: Entry, server: ServerFacts | None, context: Context) ->
         server
         and not entry.finished
         and not server.task_state
-        and entry.phase in ("Migrating", "Restarting", "Confirming")
+        and entry.phase in ("Migrating", "Restarting", "Confirming", "Evacuating")
         and (server.host == context.source or server.vm_state == "error")
     )
 
@@ -111,12 +117,17 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
         return end(entry, "Skipped", "the server is being deleted", context)
     if context.notify_only:
         return end(entry, "Notified", f"{context.cause} was reported; nothing is moved", context)
+    if server.host is None and not server.task_state:
+        return end(entry, "Skipped", "the server is on no host", context)
+    if context.dead and (server.host == context.source or entry.route == EVACUATE):
+        return decide_evacuation(entry, server, context)
+    if context.dead and server.status == "VERIFY_RESIZE":
+        told = f"on {server.host} already; its migration can be confirmed when {context.source} is back"
+        return end(replace(entry, target=server.host or ""), "Succeeded", told, context)
     if server.task_state or server.status in ("MIGRATING", "RESIZE", "REBUILD", "HARD_REBOOT", "REBOOT"):
         return _busy(entry, server, context)
     if server.status == "VERIFY_RESIZE" and entry.route == "ColdMigrate":
         return _confirm(entry, context)
-    if server.host is None:
-        return end(entry, "Skipped", "the server is on no host", context)
     if server.host != context.source:
         return _away(entry, server, context)
     if _restart_wanted(entry, server, context):

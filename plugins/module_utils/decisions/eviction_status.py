@@ -9,7 +9,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry, Settings
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, parse_time, set_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import FENCING, Fence, fenced_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
+    format_time,
+    get_condition,
+    parse_time,
+    set_condition,
+)
 
 _KEYS = (
     ("id", "id"),
@@ -19,6 +25,7 @@ _KEYS = (
     ("attempts", "attempts"),
     ("from", "source"),
     ("to", "target"),
+    ("vmState", "vm_state"),
     ("message", "message"),
 )
 _TIMES = (("startedAt", "started_at"), ("attemptedAt", "attempted_at"), ("finishedAt", "finished_at"))
@@ -54,18 +61,48 @@ def write_entry(entry: Entry) -> dict:
     return item
 
 
-def context_of(eviction: dict, now: float, service_up: bool, settings: Settings) -> Context:
-    """What holds for all servers of this Eviction. An Eviction of upstream's schema has no cause: it is a drain."""
+def cause_of(eviction: dict) -> str:
+    """``spec.cause``. An Eviction of upstream's schema has none: it is a drain."""
+    return eviction["spec"].get("cause") or "Maintenance"
+
+
+def context_of(eviction: dict, now: float, service_up: bool, settings: Settings, **more) -> Context:
+    """What holds for all servers of this Eviction; ``more`` are further fields of the Context."""
     spec = eviction["spec"]
     return Context(
         source=spec["hypervisor"],
-        cause=spec.get("cause") or "Maintenance",
+        cause=cause_of(eviction),
         now=now,
         service_up=service_up,
         notify_only=bool(spec.get("notifyOnly")),
         whole_host=not spec.get("instances"),
         settings=settings,
+        **more,
     )
+
+
+def read_fence(eviction: dict) -> Fence:
+    """What the status says of fencing. The condition alone (upstream's schema keeps no more) tells that it has begun."""
+    condition = get_condition(eviction, "Fenced")
+    if condition is None:
+        return Fence()
+    told = (eviction.get("status") or {}).get("fencing") or {}
+    proven = condition.get("status") == "True"
+    return Fence(
+        begun=True,
+        reason=condition.get("reason") or FENCING,
+        message=condition.get("message") or "",
+        attempts=told.get("attempts") or 0,
+        attempted_at=seconds(told.get("attemptedAt")),
+        # A proof of unknown age is an old one.
+        proven_at=(seconds(told.get("provenAt")) or 0.0) if proven else None,
+    )
+
+
+def write_fence(fence: Fence) -> dict:
+    """``status.fencing``, without what is empty; ``provenAt`` counts while the condition Fenced is True."""
+    times = {"attemptedAt": stamp(fence.attempted_at), "provenAt": stamp(fence.proven_at)}
+    return {"attempts": fence.attempts, **{key: value for key, value in times.items() if value}}
 
 
 def counts(entries: list[Entry]) -> dict[str, int]:
@@ -121,6 +158,9 @@ def write_status(
     occurred_at: str | None = None,
     preflight: str = "",
     waiting: str = "",
+    fence: Fence | None = None,
+    cancelled: str | None = None,
+    doing: str = "",
 ) -> dict:
     """The status to write: what was there, with entries, counts, conditions and the holder renewed.
 
@@ -128,6 +168,9 @@ def write_status(
     :param verdict: why the Eviction as a whole failed.
     :param preflight: what the preflight found, when it found nothing against beginning.
     :param waiting: what else is waited for.
+    :param fence: what is known of fencing.
+    :param cancelled: why nothing (more) is to be done.
+    :param doing: what is done to the host itself next.
     :param occurred_at: the fault that this work answers (``spec.occurredAt`` as it was read).
     """
     old = eviction.get("status") or {}
@@ -135,16 +178,26 @@ def write_status(
     now_text = stamp(now)
     generation = (eviction.get("metadata") or {}).get("generation")
     conditions = old.get("conditions") or []
-    if blocked:
+    fenced = fenced_condition(fence) if fence else None
+    if fenced:
+        conditions = set_condition(conditions, "Fenced", fenced[0], fenced[1], fenced[2][:MESSAGE_LIMIT], now_text)
+    if blocked and fence and fence.begun:
+        # The preflight let it begin; what is waited for now has its own condition.
+        conditions = set_condition(conditions, "Evicting", "True", "Running", f"waiting: {blocked[1]}", now_text)
+    elif blocked:
         conditions = set_condition(conditions, "PreflightChecksSucceeded", "False", blocked[0], blocked[1], now_text)
         conditions = set_condition(conditions, "Evicting", "True", "Running", f"waiting: {blocked[1]}", now_text)
     else:
-        conditions = set_condition(conditions, "PreflightChecksSucceeded", "True", "Succeeded", preflight, now_text)
+        if not verdict and not cancelled:
+            conditions = set_condition(conditions, "PreflightChecksSucceeded", "True", "Succeeded", preflight, now_text)
         if finished:
-            reason, message = ("Failed", verdict[:MESSAGE_LIMIT]) if verdict else outcome(listed)
+            reason, message = outcome(listed)
+            if verdict or cancelled:
+                reason, message = ("Failed", verdict) if verdict else ("Cancelled", cancelled or "")
+            message = message[:MESSAGE_LIMIT]
             conditions = set_condition(conditions, "Evicting", "False", reason, message, now_text)
         else:
-            message = "; ".join(filter(None, (progress(listed), waiting)))[:MESSAGE_LIMIT]
+            message = "; ".join(filter(None, (doing or progress(listed), waiting)))[:MESSAGE_LIMIT]
             conditions = set_condition(conditions, "Evicting", "True", "Running", message, now_text)
     outstanding = [entry.id for entry in listed if not entry.finished]
     status = {
@@ -157,6 +210,8 @@ def write_status(
         # A merge patch removes what is null: a finished Eviction is nobody's.
         "holder": None if finished else {"identity": holder, "renewedAt": now_text},
     }
+    if fence and fence.begun:
+        status["fencing"] = write_fence(fence)
     if generation is not None:
         status["observedGeneration"] = generation
     if occurred_at:

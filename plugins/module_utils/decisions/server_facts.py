@@ -11,6 +11,26 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class MigrationFacts:
+    """One migration record. ``changed``: when Nova last wrote it, seconds since the epoch."""
+
+    id: int
+    server: str
+    status: str
+    kind: str = ""
+    source: str = ""
+    target: str = ""
+    uuid: str | None = None
+    created_at: str | None = None
+    changed: float | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether Nova is still at it (nova.objects.migration and upstream's settle-incoming-migrations)."""
+        return self.status not in MIGRATION_ENDED
+
+
+@dataclass(frozen=True)
 class ServerFacts:
     """One server. ``running`` is libvirt's word (asked through Nova), None when not asked or when nobody can tell."""
 
@@ -40,6 +60,16 @@ class ServerFacts:
     """For a stopped server: a user's doing (True), Nova's own after the guest died (False), not asked (None)."""
     live_migration: int | None = None
     """Id of the live migration in flight, if one can be aborted."""
+    launched: bool = True
+    evacuation: MigrationFacts | None = None
+    """The record of its evacuation: an unfinished one if there is any, else the latest."""
+    maybe_at: str = ""
+    """Target of a live migration that its source's death has cut off: the guest may have gone on there."""
+
+    @property
+    def volume_backed(self) -> bool:
+        """Whether its disk is a volume: no host's files are needed."""
+        return not self.image
 
 
 @dataclass(frozen=True)
@@ -51,26 +81,6 @@ class ActionFacts:
     user_id: str | None = None
     started_at: str | None = None
     failed: bool = False
-
-
-@dataclass(frozen=True)
-class MigrationFacts:
-    """One migration record. ``changed``: when Nova last wrote it, seconds since the epoch."""
-
-    id: int
-    server: str
-    status: str
-    kind: str = ""
-    source: str = ""
-    target: str = ""
-    uuid: str | None = None
-    created_at: str | None = None
-    changed: float | None = None
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether Nova is still at it (nova.objects.migration and upstream's settle-incoming-migrations)."""
-        return self.status not in MIGRATION_ENDED
 
 
 MIGRATION_ENDED = frozenset({"confirmed", "reverted", "error", "failed", "completed", "cancelled", "done"})
@@ -112,3 +122,28 @@ def stopped_by_user(actions: list[ActionFacts]) -> bool:
         if entry.action in ("start", "reboot", "create", "rebuild", "evacuate", "resume", "unpause"):
             return False
     return False
+
+
+def evacuation_of(records: list[MigrationFacts], server: str, host: str) -> MigrationFacts | None:
+    """The record of a server's evacuation from a host: an unfinished one, the one that moved last, else the latest.
+
+    :param records: newest first.
+    """
+    own = [each for each in records if each.server == server and each.kind == "evacuation" and each.source == host]
+    unfinished = [each for each in own if each.unfinished]
+    return max(unfinished, key=lambda each: each.changed or 0.0) if unfinished else next(iter(own), None)
+
+
+def cut_off_at(records: list[MigrationFacts], server: str, host: str) -> str:
+    """Where a live migration from a dead host was going that never ended; empty when there is none.
+
+    :param records: newest first. What was evacuated since is not there any more.
+    """
+    for each in records:
+        if each.server != server or each.source != host:
+            continue
+        if each.kind == "live-migration":
+            return each.target if each.unfinished else ""
+        if each.kind == "evacuation" and each.status in ("done", "completed"):
+            return ""
+    return ""

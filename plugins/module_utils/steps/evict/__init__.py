@@ -17,6 +17,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.c5c3.ha.plugins.module_utils.args import KUBERNETES_ARGS, OPENSTACK_ARGS
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import GATE_ARGS
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova
@@ -44,6 +45,13 @@ ARGUMENTS = {
         "backoff": {"type": "float", "default": 5.0},
         "claim_ttl": {"type": "float", "default": 6.0},
         **CHOOSING_ARGS,
+        "evacuate_timeout": {"type": "float", "default": 180.0},
+        "evacuate_from_image": {"type": "bool", "default": False},
+        "fence_timeout": {"type": "float", "default": 60.0},
+        "fencing_namespace": {"type": "str", "default": ""},
+        "proof_seconds": {"type": "float", "default": 30.0},
+        "unfenced_evacuation": {"type": "bool", "default": False},
+        **GATE_ARGS,
         **KUBERNETES_ARGS,
         **OPENSTACK_ARGS,
     },
@@ -65,7 +73,7 @@ def run(params: dict, check_mode: bool) -> dict:
         return {"changed": False, "eviction": None, "acts": [], "msg": f"there is no Eviction {params['name']}"}
     if is_finished(eviction):
         return {"changed": False, "eviction": eviction, "acts": [], "msg": "the Eviction is finished"}
-    with ThreadPoolExecutor(max_workers=max(4, 2 * params["max_parallel"])) as pool:
+    with ThreadPoolExecutor(max_workers=max(16, 2 * params["max_parallel"])) as pool:
         return Work(client, Nova.from_params(params), pool, params).run(eviction, check_mode)
 
 
@@ -78,6 +86,9 @@ def _check(params: dict) -> None:
         "move_attempts",
         "attempt_timeout",
         "claim_ttl",
+        "evacuate_timeout",
+        "fence_timeout",
+        "proof_seconds",
     ):
         if not params[option] > 0:
             raise ArgumentError(f"{option} {shown(params[option])} must be more than 0")

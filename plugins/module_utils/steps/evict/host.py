@@ -2,15 +2,24 @@
 # Copyright: (c) 2026, The c5c3.ha authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host of an Eviction: whether its work may begin, its compute service, its Hypervisor's condition."""
+"""The host of an Eviction: reads what :mod:`decisions.host_plan` asks for, and does what it decides."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import host_plan
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Entry
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import Fence, HostDecision, HostFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.service_change import EVICTION_REASON
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, Forbidden, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
+    NODES,
     get_condition,
     hypervisors,
     now_utc,
@@ -21,19 +30,37 @@ from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.look import Vi
 
 DISABLED_REASON = EVICTION_REASON
 
+# What the site has agreed to by unfenced_evacuation, told with every Eviction that makes use of it.
+_RISK = (
+    "evacuated without proof that it is off, as unfenced_evacuation allows: if it still runs, each guest runs twice and"
+    " both write to the same disk"
+)
+
 
 class HostWork:
-    """What is done to the host itself, not to its servers.
+    """What is read of the host itself and done to it, not to its servers.
 
+    :param call_all: runs calls side by side and returns their answers by key, keeping the claim meanwhile.
     :param acts: where what was done is told.
     """
 
-    def __init__(self, client: Client, nova: Nova, group: str, name: str, acts: list[dict]) -> None:
+    def __init__(
+        self, client: Client, nova: Nova, params: dict, call_all: Callable[[dict], dict], acts: list[dict]
+    ) -> None:
         self.client = client
         self.nova = nova
-        self.resource = hypervisors(group)
-        self.name = name
+        self.params = params
+        self.call_all = call_all
         self.acts = acts
+        self.resource = hypervisors(params["api_group"])
+        self.limits = Limits.from_params(params)
+        self.settings = host_plan.Settings(
+            fence_timeout=params["fence_timeout"],
+            proof_seconds=params["proof_seconds"],
+            backoff=params["backoff"],
+            consent=params["unfenced_evacuation"],
+        )
+        self.fence = Fence()
         self.found = ""
         """What the preflight found, when nothing stands against beginning."""
         self._disabled = False
@@ -45,18 +72,123 @@ class HostWork:
         known = "check spec.hypervisor against `openstack compute service list`"
         return f"Nova knows no nova-compute on host {shown(host)}: {known}"
 
-    def blocked(self, view: View) -> tuple[str, str] | None:
-        """What stands against emptying a living host: reason and message."""
+    # -- deciding ------------------------------------------------------------------------------------------------------
+
+    def decide(self, host: str, cause: str, view: View, entries: dict[str, Entry]) -> HostDecision:
+        """The next act for the host, on facts read just now."""
+        facts = self._facts(host, cause, view, entries)
+        decision = host_plan.plan(host, facts, self.settings)
+        if decision.act == "Migrate":
+            others = sum(1 for other in view.services if other.host != host and other.up and other.enabled)
+            self.found = f"nova-compute of {host} is up and disabled; {others} others are up and enabled"
+        return decision
+
+    def _facts(self, host: str, cause: str, view: View, entries: dict[str, Entry]) -> HostFacts:
+        service = view.service
+        assert service is not None
+        facts = HostFacts(
+            cause=cause,
+            now=time.time(),
+            service_up=service.up,
+            service_enabled=service.enabled,
+            forced_down=service.forced_down,
+            target=any(other.host != host and other.up and other.enabled for other in view.services),
+            to_begin=any(
+                not (entry := entries.get(server.id)) or not (entry.finished or entry.phase == "Evacuating")
+                for server in view.on_host
+            ),
+            fence=self.fence,
+        )
+        if host_plan.needs_node(facts):
+            facts = replace(facts, node_ready=self._node_ready(host))
+        if host_plan.needs_gates(facts):
+            refusal, alive, told = self._ask_gates(host)
+            facts = replace(facts, refusal=refusal, alive=alive)
+            self.found = told
+        return facts
+
+    def _node_ready(self, host: str) -> bool | None:
+        try:
+            node = self.client.get(NODES, host)
+        except Forbidden:
+            return None
+        return None if node is None else (get_condition(node, "Ready") or {}).get("status") == "True"
+
+    def _ask_gates(self, host: str) -> tuple[tuple[str, str] | None, bool, str]:
+        """The refusing gate's reason and message, whether the host lives, and what the gates found."""
+        from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gates
+        from ansible_collections.c5c3.ha.plugins.module_utils.steps import gate_facts
+
+        facts = self.call_all({"facts": lambda: gate_facts.collect(self.client, self.nova, self.params, [host])})
+        verdicts = gates.judge(host, facts["facts"], self.limits)
+        refused = gates.refusal(verdicts)
+        if refused:
+            return (refused.reason, refused.message), False, ""
+        told = "; ".join(verdict.message for verdict in verdicts)
+        return None, not gates.may_fence(verdicts), told
+
+    # -- the power switch ----------------------------------------------------------------------------------------------
+
+    def begin_fencing(self) -> None:
+        """Note what is about to be sent; to be written before :meth:`switch_off`."""
+        now = time.time()
+        if self.fence.proven_at is None:
+            told = "asking the host's power switch to prove it off"
+            self.fence = replace(self.fence, begun=True, reason=host_plan.FENCING, message=told, attempted_at=now)
+        else:
+            self.fence = replace(self.fence, attempted_at=now)
+
+    def switch_off(self, host: str) -> None:
+        """Switch the host off and prove it; the result is in :attr:`fence`, to be written."""
+        from ansible_collections.c5c3.ha.plugins.module_utils import fencing
+
+        hypervisor = self.client.get(self.resource, host)
+        if hypervisor is None:
+            told = f"there is no Hypervisor {host} that says how it is fenced: create it with spec.fencing"
+            result = fencing.FenceResult(False, "NotConfigured", told)
+        else:
+            result = self.call_all({"fence": lambda: self._call_agent(fencing.fence_hypervisor, hypervisor)})["fence"]
+        self._note(host, result)
+
+    def look(self, host: str) -> None:
+        """Ask the power switch whether the host is off, and change nothing; the result is in :attr:`fence`."""
+        from ansible_collections.c5c3.ha.plugins.module_utils import fencing
+
+        def ask():
+            hypervisor = self.client.get(self.resource, host) or {"metadata": {"name": host}}
+            try:
+                target = fencing.read_target(self.client, hypervisor, self.params["fencing_namespace"])
+            except fencing.FencingError as error:
+                return fencing.FenceResult(False, error.reason, str(error))
+            return fencing.fence_status(target, self.params["fence_timeout"])
+
+        self._note(host, self.call_all({"look": ask})["look"])
+
+    def _call_agent(self, call: Callable, hypervisor: dict):
+        return call(self.client, hypervisor, self.params["fence_timeout"], self.params["fencing_namespace"])
+
+    def _note(self, host: str, result) -> None:
+        self.acts.append({"act": "Fence", "host": host, "off": result.off, "reason": result.reason})
+        now = time.time()
+        fence = replace(self.fence, begun=True, attempts=self.fence.attempts + 1, attempted_at=now)
+        if result.off:
+            # Its reason stays that of the first proof: a later look finds it off already.
+            reason = self.fence.reason if self.fence.proven_at is not None else result.reason
+            fence = replace(fence, reason=reason, message=result.message, attempts=0, proven_at=now)
+        elif result.reason == host_plan.NO_FENCING and self.settings.consent:
+            fence = replace(fence, reason=host_plan.BY_CONSENT, message=f"{host} is {_RISK}", proven_at=None)
+        else:
+            reason = host_plan.POWERED_ON if result.power == "on" and result.reason == "On" else result.reason
+            fence = replace(fence, reason=reason, message=result.message, proven_at=None)
+        self.fence = fence
+
+    # -- its compute service -------------------------------------------------------------------------------------------
+
+    def force_down(self, view: View) -> None:
+        """Tell Nova that the host is down, which it believes at once."""
         assert view.service is not None
-        host = view.service.host
-        if not view.service.up:
-            told = "nothing can be migrated from it; once it is proven to be off it can be evacuated"
-            return "HypervisorDown", f"nova-compute of {host} is down: {told}"
-        targets = [other.host for other in view.services if other.host != host and other.up and other.enabled]
-        if not targets:
-            return "NoTarget", f"no other hypervisor is up and enabled: enable one, then {host} can be emptied"
-        self.found = f"nova-compute of {host} is up and disabled; {len(targets)} others are up and enabled"
-        return None
+        self.nova.update_service(view.service.id, forced_down=True)
+        self.acts.append({"act": "ForceDown", "host": view.service.host})
 
     def disable(self, view: View) -> bool:
         """Disable the host's compute service, so that nothing new arrives; return whether Nova was changed."""
@@ -64,7 +196,7 @@ class HostWork:
         changed = view.service.enabled
         if changed:
             self.nova.update_service(
-                view.service.id, status="disabled", disabled_reason=f"{DISABLED_REASON} {self.name}"
+                view.service.id, status="disabled", disabled_reason=f"{DISABLED_REASON} {self.params['name']}"
             )
             self.acts.append({"act": "DisableService", "host": view.service.host})
         if not self._disabled:

@@ -19,6 +19,10 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.limits import MO
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError, NovaNotFound
 
+# Not an evacuation: Nova's task keeps users out from the first moment, and two more calls a server would make a dead
+# host's servers wait.
+_LOCKED = MOVE - {"Evacuate"}
+
 
 class Locks:
     """The locks of one Eviction.
@@ -36,7 +40,7 @@ class Locks:
 
         A lock that Nova refuses is gone without: the move matters more.
         """
-        if act not in MOVE or server is None or server.locked or server.task_state:
+        if act not in _LOCKED or server is None or server.locked or server.task_state:
             return
         try:
             self.nova.lock(server.id, self.reason)

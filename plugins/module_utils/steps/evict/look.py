@@ -21,6 +21,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
     MIGRATION_ABORTABLE,
     ServerFacts,
     ServiceFacts,
+    cut_off_at,
+    evacuation_of,
     stopped_by_user,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError
@@ -76,14 +78,22 @@ class Look:
         return View(found["service"], found.get("services") or [], on_host, asked)
 
     def details(
-        self, entries: dict[str, Entry], servers: dict[str, ServerFacts | None], context: Context, turn: set[str]
+        self,
+        entries: dict[str, Entry],
+        servers: dict[str, ServerFacts | None],
+        context: Context,
+        turn: set[str],
+        since: float,
     ) -> dict[str, ServerFacts | None]:
         """The servers with what the decisions hang on, asked for those only where they do.
 
         :param turn: the servers that are worth it in this pass.
+        :param since: of a dead host's migration records those changed since then, seconds since the epoch.
         """
         calls: dict = {}
         servers = {key: servers.get(key) for key in entries}
+        if context.dead:
+            servers = self._records(servers, context.source, since)
         for key, server in servers.items():
             entry = entries[key]
             if server is None or entry.finished or key not in turn:
@@ -100,6 +110,19 @@ class Look:
             servers[key] = replace(servers[key], **{name: answer})
         return servers
 
+    def _records(
+        self, servers: dict[str, ServerFacts | None], host: str, since: float
+    ) -> dict[str, ServerFacts | None]:
+        """The servers with what Nova's migration records say of them. Read after the servers: see decisions/evacuation."""
+        if not any(server and server.host == host for server in servers.values()):
+            return servers
+        records = self.nova.migrations(host=host, since=since)
+        return {
+            key: server
+            and replace(server, evacuation=evacuation_of(records, key, host), maybe_at=cut_off_at(records, key, host))
+            for key, server in servers.items()
+        }
+
     def _failure(self, server: str, source: str) -> str:
         actions = [action for action in self.nova.actions(server) if action.action not in ("lock", "unlock")]
         if not actions or not actions[0].failed:
@@ -113,14 +136,17 @@ class Look:
                 return migration.id
         return None
 
-    def settle_incoming(self, host: str, now: float, patience: float) -> tuple[str, list[str]]:
+    def settle_incoming(
+        self, host: str, now: float, patience: float, since: float | None = None
+    ) -> tuple[str, list[str]]:
         """What is about to land on a host that is to be empty, in words, and the servers whose migration was aborted.
 
         :param now: seconds since the epoch.
         :param patience: seconds that a migration which copies is waited for before it is aborted.
+        :param since: only what has changed since then counts, seconds since the epoch.
         """
         try:
-            arriving = incoming(self.nova.migrations(host=host), host)
+            arriving = incoming(self.nova.migrations(host=host, since=since), host)
         except NovaError as error:
             return f"waiting for Nova to say what is about to arrive: {error}", []
         aborted = []

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_status as status_
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import ROUTE as EVACUATE
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_choice import locked_by_us
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Decision, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import DEAD_GUEST, decide
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import HostDecision
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.limits import MOVE
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
@@ -28,6 +30,13 @@ from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.look import Lo
 
 # Between two looks at Nova, which has no watch: often while a guest is being restarted, seldom while one is being copied.
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.15, 2.0, 1.15
+# While a gate or the fencing holds it: the gates read the whole cluster.
+_POLL_HELD = 3.0
+# Nova writes the progress of a migration every 5 s; of a dead host's an older record never ends.
+_RECENT = 60.0
+# Migration records that may still matter to a host that died: what was in flight then, whatever the clocks say.
+_HISTORY = 3600.0
+UNANSWERED = "no answer"
 
 
 class Work:
@@ -41,13 +50,14 @@ class Work:
             move_attempts=params["move_attempts"],
             backoff=params["backoff"],
             attempt_timeout=params["attempt_timeout"],
+            evacuate_timeout=params["evacuate_timeout"],
         )
         self.acts: list[dict] = []
         self.claim = Claim(client, params["api_group"], params["name"], params["claim_ttl"], pool)
         self.look = Look(nova, self.claim.call_all)
         self.choosing = Choosing(client, nova, params, self.claim)
         self.locks = Locks(nova, params["name"])
-        self.host = HostWork(client, nova, params["api_group"], params["name"], self.acts)
+        self.host = HostWork(client, nova, params, self.claim.call_all, self.acts)
         self.entries: dict[str, Entry] = {}
         self._taken = False
         self._room_seen = False
@@ -55,6 +65,8 @@ class Work:
         self.ram_mb: dict[str, int] = {}
         self.answered: str | None = None
         self.verdict: str | None = None
+        self.cancelled: str | None = None
+        self._pause = 0.0
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -83,7 +95,7 @@ class Work:
                 if time.monotonic() >= end:
                     message = f"not finished after {self.params['timeout']:g} s: run the step again"
                     break
-                pause = _POLL_FIRST if acted else min(pause * _POLL_GROWTH, _POLL_LAST)
+                pause = _POLL_FIRST if acted else max(self._pause, min(pause * _POLL_GROWTH, _POLL_LAST))
                 time.sleep(min(pause, max(0.0, end - time.monotonic())))
                 self._read()
         except Deleted as deleted:
@@ -112,6 +124,7 @@ class Work:
         if not self._taken:
             self._taken = True
             self.entries = status_.read_entries(eviction)
+            self.host.fence = status_.read_fence(eviction)
             self.answered = (eviction.get("status") or {}).get("observedOccurredAt")
         occurred = eviction["spec"].get("occurredAt")
         newer = (status_.seconds(occurred) or 0) > (status_.seconds(self.answered) or 0)
@@ -132,8 +145,12 @@ class Work:
         """
         started = status_.seconds((self.claim.eviction.get("status") or {}).get("startedAt"))
         if started is not None and time.time() - started > self.params["deadline"]:
-            self._fail_rest(f"not done within {self.params['deadline']:g} s")
+            fence = self.host.fence
+            unproven = fence.begun and fence.proven_at is None and not fence.by_consent
+            why = f": {self._source} is not proven off ({fence.message})" if unproven else ""
+            self._fail_rest(f"not done within {self.params['deadline']:g} s{why}")
             return self._write(True), False
+        self._pause = 0.0
         try:
             view = self._view()
             unknown = self.host.unknown(self._source, view)
@@ -141,32 +158,69 @@ class Work:
                 self._fail_rest(unknown)
                 return self._write(True), False
             self.choosing.read(view.servers)
-            blocked = (self.host.blocked(view) or self._no_room(view)) if self._whole else None
-            if blocked:
-                return self._write(False, blocked), False
-            if self._whole and self.host.disable(view):
+            route = self._route(view)
+            if route.act in ("Wait", "Cancel", "Fence", "Look", "ForceDown", "Disable"):
+                return self._act_on_host(route, view)
+            if route.act == "Migrate" and self._whole and self.host.disable(view):
                 self.claim.changed = True
-            context, servers, turn = self._details(view)
+            context, servers, turn = self._details(view, route)
             before = dict(self.entries)
             decisions = self._decide(servers, context, turn, view)
         except NovaError as error:
             self._write(False, ("NovaUnavailable" if isinstance(error, NovaUnavailable) else "NovaRefuses", str(error)))
             return False, False
         self._unlock(before, servers)
-        finished = all(entry.finished for entry in self.entries.values()) and not self._arriving()
+        finished = all(entry.finished for entry in self.entries.values()) and not self._arriving(context)
+        if finished and context.returned and not any(entry.route == EVACUATE for entry in self.entries.values()):
+            self.cancelled = route.message
         self._write(finished)
         return finished, not finished and self._act(decisions, servers)
+
+    def _route(self, view: View) -> HostDecision:
+        """What is next for the host; where it is about single servers only they are looked at."""
+        if not self._whole:
+            return HostDecision("Migrate")
+        route = self.host.decide(self._source, status_.cause_of(self.claim.eviction), view, self.entries)
+        short = self._no_room(view) if route.act == "Migrate" else None
+        return HostDecision("Wait", *short) if short else route
+
+    def _act_on_host(self, route: HostDecision, view: View) -> tuple[bool, bool]:
+        """Write what is done to the host, then do it. Returns as :meth:`_pass`."""
+        if route.act == "Wait":
+            self._pause = _POLL_HELD
+            return self._write(False, (route.reason, route.message)), False
+        if route.act == "Cancel":
+            self._end_rest("Skipped", route.message)
+            self.cancelled = route.message
+            return self._write(True), False
+        if route.act == "Fence":
+            self.host.begin_fencing()
+        self._write(False, doing=route.message)
+        if not self.claim.fresh():
+            raise Again
+        self.claim.changed = True
+        if route.act == "Fence":
+            self.host.switch_off(self._source)
+        elif route.act == "Look":
+            self.host.look(self._source)
+        else:
+            if route.act == "ForceDown":
+                self.host.force_down(view)
+            self.host.disable(view)
+        return False, True
 
     def _preview(self) -> dict:
         view = self._view()
         unknown = self.host.unknown(self._source, view)
-        blocked = ("UnknownHypervisor", unknown) if unknown else self.host.blocked(view) if self._whole else None
+        route = HostDecision("Wait", "", unknown) if unknown else self._route(view)
         acts: list[dict] = []
-        if not blocked:
+        if route.act in ("Fence", "Look", "ForceDown", "Disable", "Cancel"):
+            acts.append({"act": route.act, "host": self._source})
+        elif route.act != "Wait":
             self.choosing.read(view.servers)
-            context, servers, turn = self._details(view)
+            context, servers, turn = self._details(view, route)
             acts = [{"act": each.act, "server": each.entry.id} for each in self._decide(servers, context, turn, view)]
-            if self._whole and view.service and view.service.enabled:
+            if route.act == "Migrate" and self._whole and view.service and view.service.enabled:
                 acts.insert(0, {"act": "DisableService", "host": self._source})
         before = self.claim.eviction.get("status") or {}
         after = {**before, "instances": [status_.write_entry(entry) for entry in self.entries.values()]}
@@ -175,10 +229,10 @@ class Work:
             "eviction": self.claim.eviction,
             "acts": acts,
             "diff": {"before": before, "after": after},
-            "msg": blocked[1] if blocked else "check mode: nothing was done",
+            "msg": route.message or "check mode: nothing was done",
         }
 
-    def _write(self, finished: bool, blocked: tuple[str, str] | None = None) -> bool:
+    def _write(self, finished: bool, blocked: tuple[str, str] | None = None, doing: str = "") -> bool:
         status = status_.write_status(
             self.claim.eviction,
             self.entries,
@@ -190,6 +244,9 @@ class Work:
             verdict=self.verdict,
             occurred_at=self.answered,
             preflight=self.host.found,
+            fence=self.host.fence,
+            cancelled=self.cancelled,
+            doing=doing,
             waiting=self._waiting,
         )
         self.claim.write(status, finished)
@@ -206,11 +263,15 @@ class Work:
     def _source(self) -> str:
         return self.claim.eviction["spec"]["hypervisor"]
 
+    def _begun(self) -> float:
+        """When the Eviction was made, seconds since the epoch."""
+        return status_.seconds(self.claim.eviction["metadata"].get("creationTimestamp")) or time.time()
+
     def _view(self) -> View:
         unfinished = [key for key, entry in self.entries.items() if not entry.finished]
         return self.look.read(self._source, self._whole, unfinished)
 
-    def _details(self, view: View) -> tuple[Context, dict[str, ServerFacts | None], set[str]]:
+    def _details(self, view: View, route: HostDecision) -> tuple[Context, dict[str, ServerFacts | None], set[str]]:
         """What holds in this pass, each server of interest, and which of them it is the turn of."""
         for server in view.on_host:
             entry = self.entries.setdefault(server.id, Entry(id=server.id, name=server.name))
@@ -218,9 +279,21 @@ class Work:
                 # It came back, or was counted as gone too early: it is on the host, so it is not done.
                 self.entries[server.id] = Entry(id=server.id, name=server.name)
         up = bool(view.service and view.service.up)
-        context = status_.context_of(self.claim.eviction, time.time(), up, self.settings)
+        context = status_.context_of(
+            self.claim.eviction,
+            time.time(),
+            up,
+            self.settings,
+            dead=route.act in ("Evacuate", "Return"),
+            returned=route.act == "Return",
+            others={
+                each.host: "up" if each.up else "off" if each.forced_down else "down"
+                for each in view.services
+                if each.host != self._source
+            },
+        )
         turn = self.choosing.turn(self.entries, view.servers, living=up)
-        servers = self.look.details(self.entries, view.servers, context, turn)
+        servers = self.look.details(self.entries, view.servers, context, turn, self._begun() - _HISTORY)
         self.ram_mb.update({key: server.ram_mb for key, server in servers.items() if server})
         return context, servers, turn
 
@@ -232,11 +305,14 @@ class Work:
         self._room_seen = not short
         return ("NoCapacity", short) if short else None
 
-    def _arriving(self) -> bool:
+    def _arriving(self, context: Context) -> bool:
         """Whether something is about to land on a host that is to be empty; aborts what can be aborted."""
         self._waiting = ""
         if self._whole:
-            self._waiting, aborted = self.look.settle_incoming(self._source, time.time(), self.settings.attempt_timeout)
+            # What was on its way to a host that is dead ends by itself, or its record never changes again.
+            since = context.now - _RECENT if context.dead else None
+            patience = self.settings.attempt_timeout
+            self._waiting, aborted = self.look.settle_incoming(self._source, context.now, patience, since)
             self.acts.extend({"act": "AbortIncoming", "server": server} for server in aborted)
         return bool(self._waiting)
 
@@ -256,7 +332,8 @@ class Work:
         }
         refusals = self.claim.call_all(calls)
         for server, refusal in refusals.items():
-            if refusal:
+            # What was not answered may have been heard: the entry stays as it is, and Nova's records tell.
+            if refusal and refusal is not UNANSWERED:
                 self.entries[server] = replace(self.entries[server], phase="Pending", message=refusal)
         return not all(refusals.values())
 
@@ -269,16 +346,24 @@ class Work:
             "ColdMigrate": self.nova.cold_migrate,
             "Confirm": self.nova.confirm_resize,
             "ResetState": self.nova.reset_state,
+            "Stop": self.nova.stop,
         }.get(act or "")
+        if not self.claim.fresh():
+            return f"{act} {decision.entry.attempts} failed: not sent, since the claim was not renewed in time"
         self.acts.append({"act": act, "server": server})
         try:
             self.locks.hold(act, facts)
             if call:
                 call(server)
+            elif act == EVACUATE:
+                with_disk = decision.on_disk and not self.params["evacuate_from_image"]
+                self.nova.evacuate(server, decision.target or None, only_with_disk=with_disk)
             elif act == "Abort":
                 migration = self.look.live_migration(server)
                 if migration is not None:
                     self.nova.abort_live_migration(server, migration)
+        except NovaUnavailable as error:
+            return UNANSWERED if act == EVACUATE else f"{act} {decision.entry.attempts} failed: {error}"
         except NovaConflict as error:
             return f"{act} {decision.entry.attempts} failed, state changed meanwhile: {error}"
         except NovaError as error:
@@ -306,10 +391,13 @@ class Work:
 
     def _fail_rest(self, message: str) -> None:
         """End every unfinished entry as Failed, and the Eviction with it."""
-        self._unlock_rest()
         self.verdict = message
+        self._end_rest("Failed", message)
+
+    def _end_rest(self, phase: str, message: str) -> None:
+        self._unlock_rest()
         now = time.time()
         for server, entry in self.entries.items():
             if not entry.finished:
                 told = f"{message}; last: {entry.message}" if entry.message else message
-                self.entries[server] = replace(entry, phase="Failed", message=told, finished_at=now)
+                self.entries[server] = replace(entry, phase=phase, message=told, finished_at=now)
