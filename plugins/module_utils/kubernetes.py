@@ -33,7 +33,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import (
     Unauthorized,
     Unreachable,
 )
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, shown
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, shaped, shown
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 USER_AGENT = "c5c3.ha"
@@ -385,7 +385,7 @@ class Client:
         :raises NotServed: the resource type itself is not there.
         """
         try:
-            return self.request("GET", resource.path(name, namespace), what=f"get {resource.full_name} {name}")
+            return shaped(self.request("GET", resource.path(name, namespace), what=f"get {resource.full_name} {name}"))
         except NotServed:
             raise
         except NotFound:
@@ -422,7 +422,7 @@ class Client:
                 raise
             for item in page.get("items") or []:
                 # A list leaves these out of its items.
-                item = {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+                item = shaped({"apiVersion": resource.api_version, "kind": resource.kind, **item})
                 items.append(project(item) if project else item)
             token = (page.get("metadata") or {}).get("continue")
             if not token:

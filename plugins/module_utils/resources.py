@@ -180,13 +180,26 @@ def parse_time(text: str, what: str = "time") -> datetime:
         ) from None
 
 
+def shaped(obj: dict) -> dict:
+    """Return an object whose metadata, spec and status are objects; what is anything else there is taken as missing.
+
+    Every structural schema keeps them so. A step need not fall over one that does not.
+    """
+    for part in ("metadata", "spec", "status"):
+        if part in obj and not isinstance(obj[part], dict):
+            obj = {key: value for key, value in obj.items() if key != part}
+    return obj
+
+
 # --- conditions -------------------------------------------------------------------------------------------------
 
 
 def get_condition(obj: dict | None, kind: str) -> dict | None:
     """Return the condition of type `kind` from an object's ``status.conditions``, or None."""
-    for condition in ((obj or {}).get("status") or {}).get("conditions") or []:
-        if condition.get("type") == kind:
+    status = (obj or {}).get("status")
+    conditions = status.get("conditions") if isinstance(status, dict) else None
+    for condition in conditions if isinstance(conditions, list) else []:
+        if isinstance(condition, dict) and condition.get("type") == kind:
             return condition
     return None
 

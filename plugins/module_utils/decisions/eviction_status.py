@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry, Settings
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import TERMINAL, Context, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import FENCING, Fence, fenced_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     format_time,
     get_condition,
+    is_uuid,
     parse_time,
     set_condition,
 )
@@ -30,6 +32,9 @@ _KEYS = (
 )
 _TIMES = (("startedAt", "started_at"), ("attemptedAt", "attempted_at"), ("finishedAt", "finished_at"))
 MESSAGE_LIMIT = 1024
+# As the schema has them: what else stands there is nobody's who knows what he does.
+PHASES = TERMINAL | {"Pending", "Restarting", "Migrating", "Confirming", "Evacuating"}
+ROUTES = frozenset({"Restart", "LiveMigrate", "ColdMigrate", "Evacuate", "None"})
 
 
 def stamp(seconds: float | None) -> str | None:
@@ -38,18 +43,25 @@ def stamp(seconds: float | None) -> str | None:
 
 
 def seconds(text: str | None) -> float | None:
-    """RFC 3339 as seconds since the epoch; None for nothing."""
-    return parse_time(text).timestamp() if text else None
+    """RFC 3339 as seconds since the epoch; None for nothing, and for what is no time."""
+    try:
+        return parse_time(text).timestamp() if text else None
+    except ArgumentError:
+        return None
 
 
 def read_entries(eviction: dict) -> dict[str, Entry]:
     """``status.instances`` by server UUID; what is malformed there is taken as not yet begun."""
     entries = {}
     for item in (eviction.get("status") or {}).get("instances") or []:
-        values = {field: item[key] for key, field in _KEYS if item.get(key) is not None}
+        if not is_uuid(item.get("id")):
+            continue
+        values = {field: item[key] for key, field in _KEYS if isinstance(item.get(key), str)}
+        attempts = item.get("attempts")
+        values["attempts"] = attempts if isinstance(attempts, int) and attempts > 0 else 0
         values.update({field: seconds(item.get(key)) for key, field in _TIMES})
-        if values.get("id"):
-            entries[values["id"]] = Entry(**values)
+        entry = Entry(**values)
+        entries[entry.id] = entry if entry.phase in PHASES and entry.route in ROUTES else Entry(entry.id, entry.name)
     return entries
 
 

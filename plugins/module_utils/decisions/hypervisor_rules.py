@@ -86,8 +86,12 @@ def wanted_status(params: dict) -> dict:
 def drop_stale(existing: dict | None, status: dict) -> dict:
     """Leave out what an agent says, when the resource holds a later word of it: messages may overtake each other."""
     said = (status.get("agent") or {}).get("heartbeatTime")
-    known = (((existing or {}).get("status") or {}).get("agent") or {}).get("heartbeatTime")
-    if not said or not known or parse_time(said) >= parse_time(known):
+    agent = ((existing or {}).get("status") or {}).get("agent")
+    try:
+        known = parse_time(agent["heartbeatTime"]) if isinstance(agent, dict) else None
+    except (KeyError, ArgumentError):
+        known = None  # what is no time was never a later word
+    if not said or known is None or parse_time(said) >= known:
         return status
     return {key: value for key, value in status.items() if key not in ("agent", "instances", "numInstances")}
 

@@ -15,16 +15,21 @@ a step that died leaves nothing but a status from which the next one goes on.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from ansible_collections.c5c3.ha.plugins.module_utils.args import KUBERNETES_ARGS, OPENSTACK_ARGS
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_shape import spec_fault, with_sane_status
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import GATE_ARGS
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     OPERATOR_MANAGER,
+    Resource,
     evictions,
     is_finished,
+    now_utc,
+    set_condition,
     shown,
     validate_name,
 )
@@ -73,8 +78,26 @@ def run(params: dict, check_mode: bool) -> dict:
         return {"changed": False, "eviction": None, "acts": [], "msg": f"there is no Eviction {params['name']}"}
     if is_finished(eviction):
         return {"changed": False, "eviction": eviction, "acts": [], "msg": "the Eviction is finished"}
+    fault = spec_fault(eviction)
+    if fault:
+        return _refuse(client, resource, eviction, fault, check_mode)
     with ThreadPoolExecutor(max_workers=max(16, 2 * params["max_parallel"])) as pool:
         return Work(client, Nova.from_params(params), pool, params).run(eviction, check_mode)
+
+
+def _refuse(client: Client, resource: Resource, eviction: dict, fault: str, check_mode: bool) -> dict:
+    """End an Eviction that nobody can work on, by the name of the field that is wrong."""
+    before = with_sane_status(eviction)["status"]
+    now = now_utc()
+    status = {"conditions": set_condition(before.get("conditions"), "Evicting", "False", "Failed", fault[:1024], now)}
+    status["finishedAt"] = now
+    if not check_mode:
+        metadata = eviction["metadata"]
+        body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "status": status}
+        with suppress(Conflict, NotFound):  # it is looked at again
+            eviction = client.patch(resource, metadata["name"], body, subresource="status")
+    after = {**before, **status}
+    return {"changed": True, "eviction": eviction, "acts": [], "diff": {"before": before, "after": after}, "msg": fault}
 
 
 def _check(params: dict) -> None:

@@ -16,6 +16,7 @@ import uuid
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_status as status_
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_shape import spec_fault, with_sane_status
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import evictions, is_finished
@@ -59,9 +60,12 @@ class Claim:
         """
         if self.eviction and eviction["metadata"].get("uid") != self.eviction["metadata"].get("uid"):
             raise Stop("the Eviction was made anew: run the step again")
-        self.eviction = eviction
+        self.eviction = with_sane_status(eviction)
         if is_finished(eviction):
             raise Stop("the Eviction was finished elsewhere")
+        fault = spec_fault(eviction)
+        if fault:
+            raise Stop(f"the Eviction was changed: {fault}")
 
     def read(self) -> None:
         """Read it anew.
@@ -79,12 +83,19 @@ class Claim:
         :raises Stop: it was ours and somebody has taken it over.
         """
         waited = False
+        seen, since = None, time.monotonic()
         while True:
             other = status_.foreign_holder(self.eviction, self.identity, time.time(), self.ttl)
             if other is None:
                 return waited
             if self.claimed:
                 raise Stop(f"taken over by {other[0]}")
+            holder = self.eviction["status"]["holder"]
+            if holder != seen:
+                seen, since = holder, time.monotonic()
+            elif time.monotonic() - since > self.ttl:
+                # Its clock is ahead of ours: whoever has not renewed while we looked on is gone.
+                return waited
             time.sleep(min(other[1], 1.0) + 0.01)
             self.read()
             waited = True
