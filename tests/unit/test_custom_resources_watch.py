@@ -18,7 +18,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.watching import engine as 
 from ansible_collections.c5c3.ha.plugins.module_utils.watching import lease as lease_module
 from ansible_collections.c5c3.ha.plugins.module_utils.watching import watcher as watcher_module
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.credentials import Credentials
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.custom_resources import finished, render
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.custom_resources import follow, render
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.engine import Engine
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import parse
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.session import refusal
@@ -126,7 +126,7 @@ class Daemon:
     def __init__(self, url, clock=engine_module.boot_clock, **args):
         self.queue = asyncio.Queue(1)
         options = parse({"host": str(url).rstrip("/"), "request_timeout": 1, "resync_seconds": 0, **args})
-        self.engine = Engine(options, finished, render, Credentials(options.auth, {}), clock)
+        self.engine = Engine(options, follow, render, Credentials(options.auth, {}), clock)
         self.task = asyncio.create_task(self.engine.run(self.queue))
 
     async def next(self, seconds=5.0):
@@ -280,6 +280,34 @@ async def test_events_are_flat_and_carry_the_object_without_managed_fields(api, 
         "resource_version": "5",
         "finished": False,
     }
+
+
+async def test_of_chosen_fields_only_a_change_is_told(api, daemon):
+    def hv(version, maintenance, beat):
+        status = {"agent": {"heartbeatTime": beat}, "instances": ["x" * 1000]}
+        return {**obj("cmp01", version, status=status, labels={"a": "b"}), "spec": {"maintenance": maintenance, "x": 1}}
+
+    api.lists = [listing(10, hv(5, "", "1")), listing(20, hv(19, "auto", "9"))]
+    api.watches = [
+        (
+            ev("MODIFIED", hv(11, "", "2")),
+            ev("MODIFIED", hv(12, "manual", "3")),
+            ev("MODIFIED", hv(13, "manual", "4")),
+            error(410),
+        )
+    ]
+    fields = ["spec.maintenance", "status.evicted", "spec.maintenance.deeper"]
+    one = daemon(resources=[{"kind": "Eviction", "fields": fields, "resync_seconds": 0.3}])
+    first = await one.next()
+    assert first["resource"] == {
+        "apiVersion": "hypervisor.c5c3.io/v1",
+        "kind": "Eviction",
+        "metadata": {"name": "cmp01", "uid": "uid-cmp01", "resourceVersion": "5"},
+        "spec": {"maintenance": ""},
+    }
+    told = await one.told(4)
+    assert [row for row in told if row[0] == "MODIFIED"] == [("MODIFIED", "cmp01", "12"), ("MODIFIED", "cmp01", "19")]
+    assert (await one.told(1))[0][0] == "RESYNC"  # a change of other fields does not stop its clock
 
 
 # --- faults -------------------------------------------------------------------------------------------------------
@@ -449,7 +477,7 @@ async def test_an_object_that_cannot_be_rendered_is_left_out(api, kmock, caplog)
     api.lists = [listing(1, obj("bad", 1), obj("good", 2))]
     options = parse({"host": str(kmock.url).rstrip("/")})
     queue = asyncio.Queue(1)
-    task = asyncio.create_task(Engine(options, finished, picky, Credentials(options.auth, {})).run(queue))
+    task = asyncio.create_task(Engine(options, follow, picky, Credentials(options.auth, {})).run(queue))
     assert (await asyncio.wait_for(queue.get(), 5))["name"] == "good"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -465,7 +493,7 @@ async def test_a_filter_that_raises_costs_one_event(api, kmock, caplog):
     api.lists = [listing(1, obj("bad", 1), obj("good", 2))]
     options = parse({"host": str(kmock.url).rstrip("/")})
     queue = Filtered(1)
-    task = asyncio.create_task(Engine(options, finished, render, Credentials(options.auth, {})).run(queue))
+    task = asyncio.create_task(Engine(options, follow, render, Credentials(options.auth, {})).run(queue))
     assert (await asyncio.wait_for(queue.get(), 5))["name"] == "good"
     assert any("a filter of the rulebook" in record.getMessage() for record in caplog.records)
     task.cancel()
@@ -541,7 +569,7 @@ async def test_credentials_that_no_token_file_holds_are_renewed(kmock, tmp_path,
     renew("one")
     queue = asyncio.Queue(1)
     options = parse({"kubeconfig": str(tmp_path / "config"), "watch_timeout": 1, "request_timeout": 5})
-    task = asyncio.create_task(Engine(options, finished, render, Credentials(options.auth, {})).run(queue))
+    task = asyncio.create_task(Engine(options, follow, render, Credentials(options.auth, {})).run(queue))
     assert (await asyncio.wait_for(queue.get(), 5))["type"] == "INIT_DONE"
     if way == "login helper":
         accepted.clear()
@@ -772,10 +800,32 @@ async def test_the_lease_is_a_proper_one(api, daemon):
     assert first["acquireTime"] == first["renewTime"] == second["acquireTime"] < second["renewTime"]
     assert first["renewTime"].endswith("Z")
     assert len(first["renewTime"]) == len("2026-11-24T09:42:01.123456Z")
-    assert first["holderIdentity"] == second["holderIdentity"] == one.engine._election.identity
+    assert first["holderIdentity"] == second["holderIdentity"] == one.engine._part.election.identity
 
 
 # --- end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_part_that_took_the_stop_for_its_own_deadline_is_told_again(api, daemon, monkeypatch):
+    """asyncio.timeout that expires in the moment of the stop: the task counts as cancelled and goes on."""
+    monkeypatch.setattr(engine_module, "_PATIENCE", 0.2)
+    calls = []
+
+    async def once_deaf():
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                calls.append(1)
+                if len(calls) > 1:
+                    raise
+                asyncio.current_task().uncancel()
+
+    one = daemon()
+    one.engine.watchers[0].run = once_deaf
+    await asyncio.sleep(0.2)
+    await asyncio.wait_for(one.stop(), 5)
+    assert len(calls) == 2
 
 
 async def test_cancelled_while_a_put_is_blocked(api, daemon):

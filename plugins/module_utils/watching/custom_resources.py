@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, is_finished
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.known import INIT_DONE, Change
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.known import INIT_DONE, Change, Known
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import Watched
 
 # libvirt's job types that are an end; upstream also writes "success" there.
 _ENDED = frozenset({"completed", "failed", "cancelled", "success"})
@@ -26,6 +27,11 @@ def _never(obj: dict) -> bool:
 def finished(resource: Resource) -> Callable[[dict], bool]:
     """Return the function that tells whether nothing is left to do for an object of that type."""
     return {"Eviction": is_finished, "Migration": _migration_finished}.get(resource.kind, _never)
+
+
+def follow(watched: Watched) -> Known:
+    """Return what keeps the objects of a watched type."""
+    return Known(watched.resource, finished(watched.resource), watched.resync_seconds, watched.fields)
 
 
 def render(change: Change) -> dict:

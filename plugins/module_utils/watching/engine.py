@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.credentials import Credentials
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.election import Election
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.known import Change, Known
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.lease import LeaseKeeper
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import Options
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.lease import Candidacy
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import Options, Watched
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.outbox import Outbox
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.session import Session
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.watcher import Watcher
@@ -28,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 HOLDING, PAUSED, STANDBY = "holding", "paused", "standby"
 _LONGEST_NAP = 5.0
+# More than the Lease takes to be given back.
+_PATIENCE = 3.0
 
 
 def boot_clock() -> float:
@@ -36,41 +33,40 @@ def boot_clock() -> float:
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
-def new_identity() -> str:
-    """Return a name that no other daemon has, and that tells a person where this one runs."""
-    return f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:12]}"
-
-
 class Engine:
     """Runs until cancelled.
 
     :param options: checked options.
-    :param finished: for a resource, the function that tells whether an object of it is finished.
-    :param render: makes the event (a dict) out of a change.
+    :param follow: makes for each watched type what keeps its objects and tells what changed.
+    :param render: makes the event (a dict) out of a change; None when nothing is left to tell.
+    :param outbox: where changes wait to be told.
+    :param part: this daemon's part in the election of `options.lease`; one of this engine's own when left out.
     """
 
     def __init__(
         self,
         options: Options,
-        finished: Callable[[Resource], Callable[[dict], bool]],
-        render: Callable[[Change], dict],
+        follow: Callable[[Watched], Known],
+        render: Callable[[Change], dict | None],
         credentials: Credentials | None = None,
         clock: Callable[[], float] = boot_clock,
+        outbox: Outbox | None = None,
+        part: Candidacy | None = None,
     ) -> None:
         self.state = HOLDING if options.lease is None else STANDBY
-        self._options = options
         self._render = render
         self._clock = clock
-        self._outbox = Outbox()
+        self._outbox = Outbox() if outbox is None else outbox
         self._wake = asyncio.Event()
+        self._sooner = asyncio.Event()
         self._putting: asyncio.Task | None = None
         self._session = Session(credentials or Credentials(options.auth), options.auth.request_timeout)
-        self._election = None if options.lease is None else Election(new_identity(), options.lease.timing)
+        self._part = None if options.lease is None else part or Candidacy(options.lease)
         self.watchers = [
             Watcher(
                 self._session,
                 watched,
-                Known(watched.resource, finished(watched.resource), watched.resync_seconds),
+                follow(watched),
                 self._take,
                 clock,
                 options.watch_timeout,
@@ -78,6 +74,8 @@ class Engine:
             )
             for watched in options.watched
         ]
+        for watcher in self.watchers:
+            watcher.known.wake = self._sooner.set
 
     async def run(self, queue) -> None:
         """Put events into `queue` until cancelled.
@@ -88,11 +86,9 @@ class Engine:
             await self._session.open()
             jobs: list[Callable[[], Awaitable[None]]] = [lambda: self._feed(queue), self._resync]
             jobs += [watcher.run for watcher in self.watchers]
-            if self._election is not None:
-                keeper = LeaseKeeper(
-                    self._session, self._options.lease, self._election, self._clock, self._gained, self._lost
-                )
-                jobs.append(keeper.run)
+            if self._part is not None:
+                part = self._part
+                jobs.append(lambda: part.run(self._session, self._clock, self._gained, self._lost))
             tasks = [asyncio.create_task(self._for_ever(job)) for job in jobs]
             try:
                 await asyncio.wait(tasks)  # not gather: it would cancel them too
@@ -100,7 +96,10 @@ class Engine:
                 for task in tasks:
                     if not task.cancelling():  # asyncio.run cancels all tasks by itself; twice cuts the Lease's return
                         task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                # One whose own deadline passed in that very moment counts as cancelled, and goes on.
+                while (await asyncio.wait(tasks, timeout=_PATIENCE))[1]:
+                    for task in tasks:
+                        task.cancel()
         finally:
             await self._session.close()
 
@@ -120,7 +119,8 @@ class Engine:
             return  # whoever becomes the holder tells every unfinished object anew
         for change in changes:
             self._outbox.add(change)
-        self._wake.set()
+        if changes:
+            self._wake.set()
 
     def _gained(self, same: bool) -> None:
         if not (same and self.state == PAUSED):
@@ -131,6 +131,7 @@ class Engine:
                         self._outbox.add(change)
         self.state = HOLDING
         self._wake.set()
+        self._sooner.set()
 
     def _lost(self, taken: bool) -> None:
         self.state = STANDBY if taken else PAUSED
@@ -142,7 +143,7 @@ class Engine:
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def _may_tell(self) -> bool:
-        return self.state == HOLDING and (self._election is None or self._election.held(self._clock()))
+        return self.state == HOLDING and (self._part is None or self._part.election.held(self._clock()))
 
     async def _feed(self, queue) -> None:
         while True:
@@ -159,7 +160,7 @@ class Engine:
             except Exception:
                 logger.exception("An object could not be made an event; it is left out. Please report this")
                 continue
-            if await self._put(queue, event):
+            if event is None or await self._put(queue, event):
                 change.source.delivered(change, self._clock())
             elif self.state != STANDBY:
                 self._outbox.put_back(change)
@@ -183,14 +184,19 @@ class Engine:
 
     async def _resync(self) -> None:
         while True:
+            self._sooner.clear()
             now = self._clock()
             nap = _LONGEST_NAP
             for watcher in self.watchers:
-                if self.state == HOLDING and watcher.connected:
-                    self._take(watcher.known.due(now))
-                    next_due = watcher.known.next_due()
+                if self.state == HOLDING:
+                    self._take(watcher.known.due(now, watcher.connected))
+                    next_due = watcher.known.next_due(watcher.connected)
                     if next_due is not None:
                         nap = min(nap, next_due - now)
             # New objects are due no sooner than one interval from now; short intervals are for tests.
             shortest = min((w.known.resync_seconds for w in self.watchers if w.known.resync_seconds), default=nap)
-            await asyncio.sleep(max(0.02, min(nap, shortest)))
+            alarm = asyncio.get_running_loop().call_later(max(0.02, min(nap, shortest)), self._sooner.set)
+            try:
+                await self._sooner.wait()
+            finally:
+                alarm.cancel()

@@ -59,17 +59,58 @@ def identify(obj: object) -> tuple[Key, str, str] | None:
     return (namespace, name), uid, version
 
 
+def _nothing() -> None:
+    """Nobody waits."""
+
+
+_IDENTITY = ("name", "namespace", "uid", "resourceVersion", "generation")
+
+
+def projected(obj: dict, fields: tuple[str, ...]) -> dict:
+    """Return a new object with kind, identity and the parts at the dotted paths `fields` only."""
+    metadata = obj.get("metadata")
+    result: dict = {key: obj[key] for key in ("apiVersion", "kind") if key in obj}
+    if isinstance(metadata, dict):
+        result["metadata"] = {key: metadata[key] for key in _IDENTITY if key in metadata}
+    for path in fields:
+        source, target, keys = obj, result, path.split(".")
+        for key in keys[:-1]:
+            source = source.get(key) if isinstance(source, dict) else None
+        if isinstance(source, dict) and keys[-1] in source:
+            for key in keys[:-1]:
+                target = target.setdefault(key, {})
+            target[keys[-1]] = source[keys[-1]]
+    return result
+
+
+def _content(obj: dict) -> dict:
+    """Return what of a projected object is told as a change: its parts, without version and generation."""
+    metadata = obj.get("metadata") or {}
+    rest = {key: value for key, value in metadata.items() if key not in ("resourceVersion", "generation")}
+    return {**obj, "metadata": rest}
+
+
 class Known:
     """The objects of one kind as last seen.
 
     :param resource: what is watched; handed on to whoever renders the changes.
     :param finished: tells whether nothing is left to do for an object; an error in it counts as no.
     :param resync_seconds: an unfinished, unchanged object is told again after that time; 0 never.
+    :param fields: dotted paths of the parts that are kept and of which a change is told; None for all.
     """
 
-    def __init__(self, resource, finished: Callable[[dict], bool], resync_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        resource,
+        finished: Callable[[dict], bool],
+        resync_seconds: float = 0.0,
+        fields: tuple[str, ...] | None = None,
+    ) -> None:
         self.resource = resource
         self.resync_seconds = resync_seconds
+        self.fields = fields
+        # Called when something is due sooner than `next_due` said; whoever calls `due` puts it here.
+        self.wake: Callable[[], None] = _nothing
         self.listed_once = False
         self.malformed = 0
         self._finished = finished
@@ -77,6 +118,12 @@ class Known:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def slim(self, obj: dict) -> dict:
+        """Return what is kept of an object: all but metadata.managedFields, or the chosen fields."""
+        if isinstance(obj.get("metadata"), dict):
+            obj["metadata"].pop("managedFields", None)
+        return obj if self.fields is None else projected(obj, self.fields)
 
     def listed(self, items: Iterable[object], only_unfinished: bool = False) -> list[Change]:
         """Take a complete list and return what changed since, with INIT_DONE at the end of the first one.
@@ -134,17 +181,21 @@ class Known:
         if entry.uid == change.uid and entry.resource_version == change.resource_version:
             entry.due = now + self.resync_seconds
 
-    def due(self, now: float) -> list[Change]:
-        """Return a RESYNC for each unfinished object that has not changed for `resync_seconds`."""
-        changes = []
+    def due(self, now: float, connected: bool = True) -> list[Change]:
+        """Return a RESYNC for each unfinished object that has not changed for `resync_seconds`; none unless connected."""
+        changes: list[Change] = []
+        if not connected:
+            return changes
         for key, entry in self._entries.items():
             if entry.due is not None and entry.due <= now:
                 entry.due = None
                 changes.append(self._change(RESYNC, key, entry))
         return changes
 
-    def next_due(self) -> float | None:
+    def next_due(self, connected: bool = True) -> float | None:
         """Return the earliest time at which `due` has something, or None."""
+        if not connected:
+            return None
         return min((entry.due for entry in self._entries.values() if entry.due is not None), default=None)
 
     def postpone(self, until: float) -> None:
@@ -156,7 +207,9 @@ class Known:
     def _upsert(self, obj: dict, identity: tuple[Key, str, str], initial: bool) -> list[Change]:
         key, uid, version = identity
         entry = self._entries.get(key)
-        if entry is not None and entry.uid == uid and entry.resource_version == version:
+        # With chosen fields the version last told stays: the clock of its resync hangs on it.
+        same = self.fields is not None and entry is not None and _content(entry.obj) == _content(obj)
+        if entry is not None and entry.uid == uid and (same or entry.resource_version == version):
             return []
         changes = []
         if entry is not None and entry.uid != uid:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
+import uuid
+import weakref
 from collections.abc import Callable
 
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, HaError, NotFound
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict, HaError, NotFound
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, now_utc
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.election import CREATE, WAIT, Election
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import LeaseOptions
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import Auth, LeaseOptions
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.session import Session
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.watcher import Complaints
 
@@ -170,3 +174,65 @@ class LeaseKeeper:
         if body is not None:
             path = f"{self._path}/{self._options.name}"
             await self._session.request("PUT", path, f"release {self._label}", body=body)
+
+
+def new_identity() -> str:
+    """Return a name that no other daemon has, and that tells a person where this one runs."""
+    return f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:12]}"
+
+
+class Candidacy:
+    """A daemon's part in one election. Its sources gain and lose the Lease together, and one of them keeps it."""
+
+    def __init__(self, options: LeaseOptions) -> None:
+        self.options = options
+        self.election = Election(new_identity(), options.timing)
+        self._turn = asyncio.Lock()
+        self._leading = False
+        self._members: list[tuple[Callable[[bool], None], Callable[[bool], None]]] = []
+
+    async def run(
+        self,
+        session: Session,
+        clock: Callable[[], float],
+        gained: Callable[[bool], None],
+        lost: Callable[[bool], None],
+    ) -> None:
+        """Take part until cancelled. When the source that keeps the Lease ends, the next one does so over its session."""
+        member = (gained, lost)
+        self._members.append(member)
+        try:
+            if self._leading:
+                gained(False)
+            async with self._turn:
+                await LeaseKeeper(session, self.options, self.election, clock, self._gained, self._lost).run()
+        finally:
+            self._members.remove(member)
+
+    def _gained(self, same: bool) -> None:
+        self._leading = True
+        for gained, _lost in self._members:
+            gained(same)
+
+    def _lost(self, taken: bool) -> None:
+        self._leading = False
+        for _gained, lost in self._members:
+            lost(taken)
+
+
+_OF_THIS_PROCESS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # by event loop
+
+
+def candidacy(options: LeaseOptions, auth: Auth) -> Candidacy:
+    """Return the part that this process takes in an election: the same for all its sources that name the same Lease.
+
+    :raises ArgumentError: another source of this process wants other times for that Lease.
+    """
+    known = _OF_THIS_PROCESS.setdefault(asyncio.get_running_loop(), {})
+    found = known.setdefault((auth, options.namespace, options.name), Candidacy(options))
+    if found.options != options:
+        raise ArgumentError(
+            f"lease {options.namespace}/{options.name} is wrong: another source of this rulebook has other times for it;"
+            " give both the same duration, renew_deadline and retry_period"
+        )
+    return found

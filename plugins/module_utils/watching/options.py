@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     DEFAULT_GROUP,
+    NODES,
     Resource,
     evictions,
     hypervisors,
@@ -25,6 +26,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     validate_namespace,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.election import Timing
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.nodes import PROBLEMS, NodeOptions
 
 KINDS: dict[str, Callable[[str], Resource]] = {
     "Eviction": evictions,
@@ -58,6 +60,7 @@ class Watched:
     label_selector: str = ""
     field_selector: str = ""
     resync_seconds: float = 30.0
+    fields: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,16 @@ def _selector(arguments: Arguments, name: str, default: str = "") -> str:
     return default if parts is None else ",".join(parts)
 
 
+def _fields(arguments: Arguments) -> tuple[str, ...] | None:
+    paths = arguments.texts("fields")
+    if paths is None:
+        return None
+    for path in paths:
+        if not all(part and part == part.strip() for part in path.split(".")):
+            raise arguments.wrong("fields", path, "give dotted paths such as spec.maintenance")
+    return tuple(paths)
+
+
 def _resource(arguments: Arguments, group: str) -> Resource:
     kind = arguments.text("kind")
     own = KINDS[kind](group) if kind in KINDS else None
@@ -303,6 +316,7 @@ def watched_options(arguments: Arguments) -> tuple[Watched, ...]:
                 _selector(entry, "label_selectors", labels),
                 _selector(entry, "field_selectors", fields),
                 entry.number("resync_seconds", resync, 0.0, 86400.0),
+                _fields(entry),
             )
         )
         entry.finish()
@@ -330,3 +344,42 @@ def parse(args: object) -> Options:
     )
     arguments.finish()
     return options
+
+
+HYPERVISOR_NODES = "nova.openstack.cloud.sap/virt-driver"
+
+
+def parse_nodes(args: object) -> tuple[Options, NodeOptions]:
+    """Return the checked arguments of the source c5c3.ha.node_conditions.
+
+    :raises ArgumentError: on the first that is wrong.
+    """
+    arguments = Arguments(args)
+    arguments._take("eda_feedback_queue")
+    kinds = arguments.texts("conditions")
+    for kind in kinds or []:
+        if kind == "Ready" or not kind.isalnum():
+            raise arguments.wrong("conditions", kind, "name conditions that mean trouble when True, besides Ready")
+    node_options = NodeOptions(
+        not_ready_seconds=arguments.number("not_ready_seconds", 300.0, 0.0, 86400.0),
+        unreachable_seconds=arguments.number("unreachable_seconds", 60.0, 0.0, 86400.0),
+        return_seconds=arguments.number("return_seconds", 120.0, 0.0, 86400.0),
+        heartbeat_seconds=arguments.number("heartbeat_seconds", 30.0, 0.0, 86400.0),
+        join_window=arguments.number("join_window", 0.2, 0.0, 60.0),
+        problems=PROBLEMS if kinds is None else tuple(dict.fromkeys(kinds)),
+    )
+    watched = Watched(
+        NODES,
+        None,
+        _selector(arguments, "label_selectors", HYPERVISOR_NODES),
+        _selector(arguments, "field_selectors"),
+        arguments.number("resync_seconds", 30.0, 0.0, 86400.0),
+    )
+    options = Options(
+        auth=auth_options(arguments),
+        watched=(watched,),
+        lease=lease_options(arguments),
+        watch_timeout=arguments.number("watch_timeout", 45.0, 1.0, 3600.0),
+    )
+    arguments.finish()
+    return options, node_options

@@ -108,9 +108,10 @@ class Watcher:
         while True:
             wait = 0.0
             try:
-                if self._version is None:
+                fresh = self._version is None
+                if fresh:
                     await self._list()
-                await self._watch(self._version)
+                await self._watch(self._version, fresh)
             except Exception as error:
                 self.connected = False
                 self._failures += 1
@@ -152,7 +153,7 @@ class Watcher:
         self._tell(self.known.listed(items, self._only_unfinished))
         self._version = version
 
-    async def _watch(self, version: str) -> None:
+    async def _watch(self, version: str, fresh: bool) -> None:
         query = {
             **self._selectors,
             "watch": "true",
@@ -165,7 +166,8 @@ class Watcher:
             opened = self._clock()
             if not self.connected:
                 self.connected = True
-                self.known.postpone(opened + _SETTLE)
+                if not fresh:
+                    self.known.postpone(opened + _SETTLE)
             whole, told = await self._follow(response)
         finally:
             response.close()
@@ -243,13 +245,12 @@ class Watcher:
             self._sink(changes)
 
     def _trimmed(self, obj: object) -> object:
-        """Return the object with kind and apiVersion (items of some lists lack them) and without managedFields."""
-        if isinstance(obj, dict):
-            obj.setdefault("apiVersion", self._api_version)
-            obj.setdefault("kind", self._kind)
-            if isinstance(obj.get("metadata"), dict):
-                obj["metadata"].pop("managedFields", None)
-        return obj
+        """Return what is kept of an object, with kind and apiVersion: items of some lists lack them."""
+        if not isinstance(obj, dict):
+            return obj
+        obj.setdefault("apiVersion", self._api_version)
+        obj.setdefault("kind", self._kind)
+        return self.known.slim(obj)
 
 
 def line_body(status: dict) -> bytes:

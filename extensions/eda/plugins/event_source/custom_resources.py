@@ -67,6 +67,12 @@ options:
       resync_seconds:
         description: In place of O(resync_seconds).
         type: float
+      fields:
+        description:
+          - Dotted paths such as C(spec.maintenance). Only these parts are kept and told, beside kind and identity, and only
+            a change in them is an event. For types with many or large objects that others write often.
+        type: list
+        elements: str
   namespace:
     description: Only objects of this namespace, for kinds that live in one. All namespaces when left out.
     type: str
@@ -93,6 +99,7 @@ options:
   lease:
     description:
       - With a Lease, of several daemons with the same Lease only the holder gives events. The others watch silently.
+      - Sources of one rulebook that name the same Lease hold it together.
       - Whoever gains the Lease gives an event of type ADDED, initial true, for every unfinished object.
       - A holder that cannot renew the Lease gives no event after O(lease.renew_deadline), before another may follow.
     type: dict
@@ -194,11 +201,14 @@ EXAMPLES = r"""
 
 async def main(queue: asyncio.Queue, args: dict[str, Any]) -> None:
     """Put events into `queue` until cancelled."""
-    from ansible_collections.c5c3.ha.plugins.module_utils.watching.custom_resources import finished, render
+    from ansible_collections.c5c3.ha.plugins.module_utils.watching.custom_resources import follow, render
     from ansible_collections.c5c3.ha.plugins.module_utils.watching.engine import Engine
+    from ansible_collections.c5c3.ha.plugins.module_utils.watching.lease import candidacy
     from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import parse
 
-    await Engine(parse(args), finished, render).run(queue)
+    options = parse(args)
+    part = candidacy(options.lease, options.auth) if options.lease else None
+    await Engine(options, follow, render, part=part).run(queue)
 
 
 if __name__ == "__main__":
