@@ -235,10 +235,11 @@ def test_nova_that_sees_all_down_is_blind():
         {HOST: facts.services[HOST]},
     ):
         assert refused(replace(facts, services=others)) == ("second_signal", "NovaBlind")
+    many = dead_host(12)
     forced = {
-        name: replace(one, up=name == "cmp02", forced_down=name != "cmp02") for name, one in facts.services.items()
+        name: replace(one, up=name == "cmp02", forced_down=name != "cmp02") for name, one in many.services.items()
     }
-    assert refused(replace(facts, services=forced)) is None, "forced down is not blindness"
+    assert refused(replace(many, services=forced)) is None, "forced down is not blindness"
 
 
 def test_a_host_unknown_to_nova_is_left_alone():

@@ -310,6 +310,7 @@ def test_ready_again_before_the_act_cancels_and_a_new_fault_begins_anew(world):
     [
         {"conditions": [{"type": "Fenced", "status": "Unknown", "reason": "Fencing"}]},
         {"conditions": [{"type": "Fenced", "status": "True", "reason": "Off"}]},
+        {"conditions": [{"type": "Fenced", "status": "False", "reason": "StaysOn"}]},
         {"instances": [{"id": "s0", "attempts": 1, "phase": "Migrating"}]},
     ],
 )

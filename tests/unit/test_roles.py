@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("crds", "ha_agent", "hypervisor_operator")
-SHARED = re.compile(r"^\{\{ c5c3_ha_\w+ \| default\('(.*)'\) \}\}$")
+SHARED = re.compile(r"^\{\{ c5c3_ha_\w+ \| default\(('.*'|false)\) \}\}$")
 TYPES = {"str": str, "path": str, "int": int, "bool": bool, "dict": dict, "list": list}
 SECRETS = {
     "ha_agent_kubeconfig_content",
@@ -26,7 +26,7 @@ def load(role: str, path: str) -> dict:
 def default(value: object) -> object:
     """Return a default as a user sees it, who set none of the variables that roles share."""
     shared = SHARED.match(value) if isinstance(value, str) else None
-    return shared[1] if shared else value
+    return yaml.safe_load(shared[1]) if shared else value
 
 
 @pytest.mark.parametrize("role", ROLES)

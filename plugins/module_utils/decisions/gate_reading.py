@@ -90,9 +90,8 @@ def host_eviction(eviction: dict) -> gates.HostEviction | None:
         reason=str(evicting.get("reason") or ""),
         held=not finished and "False" in (preflight.get("status"), fenced.get("status")),
         fenced=fenced.get("status") == "True",
-        # Fencing says Unknown while it is at it.
-        begun=fenced.get("status") in ("True", "Unknown")
-        or any(entry.get("attempts") for entry in status.get("instances") or []),
+        # Once a power switch was asked, evict looks before it ends.
+        begun=bool(fenced) or any(entry.get("attempts") for entry in status.get("instances") or []),
         occurred_at=epoch(answered),
     )
 
