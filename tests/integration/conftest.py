@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import PARTS, Lab, LabError
+from tests.lab.bmc import Bmc
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.nova import Nova
 
@@ -88,6 +89,18 @@ def lab_nova(_lab: Lab) -> Nova:
 def lab(_lab: Lab) -> Lab:
     """The lab with every part."""
     return _lab
+
+
+@pytest.fixture
+def lab_bmc(_lab: Lab) -> Iterator[Bmc]:
+    """The hosts' management controllers; afterwards without faults, and every host on."""
+    _lab.bmc.up()
+    try:
+        yield _lab.bmc
+    finally:
+        _lab.bmc.heal()
+        for host in _lab.hosts.values():
+            host.heal()
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ from .hosts import (
 )
 
 if TYPE_CHECKING:
+    from .bmc import Bmc
     from .kubernetes import Kubernetes
     from .nova import Nova
     from .oracle import Oracle
@@ -149,6 +150,13 @@ class Lab:
 
         self._require_part("nova")
         return Oracle(self)
+
+    @cached_property
+    def bmc(self) -> Bmc:
+        """The hosts' management controllers, whose switches kill and start them. They run only after ``bmc.up()``."""
+        from .bmc import Bmc
+
+        return Bmc(self)
 
     def _require_part(self, name: str) -> None:
         if name not in self.parts:
