@@ -77,12 +77,14 @@ ACCEPTED = {
             "groups": [_TRAIT, _AGGREGATE],
             "fencing": {
                 "agent": "fence_redfish",
-                "address": "https://10.0.0.1:8000",
-                "systemId": "/redfish/v1/Systems/1",
+                "address": "10.0.0.1:8000",
+                "systemId": "7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d",
                 "secretRef": {"name": "bmc-cmp01", "namespace": "c5c3-ha"},
+                "parameters": {"ssl_insecure": "1"},
             },
         },
     ),
+    "hypervisor-without-fencing": ("Hypervisor", "cmp01", {"fencing": {"agent": "none"}}),
     "migration-all": (
         "Migration",
         SERVER,
@@ -204,6 +206,13 @@ REFUSED = {
         {"fencing": {"agent": "fence_ipmilan", "secretRef": {}}},
         "spec.fencing.secretRef.name",
         "Required value",
+    ),
+    "fencing-parameter-that-is-no-text": (
+        "Hypervisor",
+        "cmp01",
+        {"fencing": {"agent": "fence_ipmilan", "parameters": {"cipher": 3}}},
+        "spec.fencing.parameters.cipher",
+        "must be of type string",
     ),
     "migration-long-instance": (
         "Migration",

@@ -59,15 +59,17 @@ options:
     suboptions:
       agent:
         description:
-          - Name of the fence agent, such as V(fence_redfish).
+          - Name of the fence agent, such as V(fence_redfish) or V(fence_ipmilan). V(none) declares that this host cannot
+            be fenced.
         type: str
       address:
         description:
-          - Address of the host's management controller.
+          - Address of the host's management controller, host name or IP address, and C(:PORT) where it is not the usual one.
         type: str
       system_id:
         description:
-          - Which system of that controller.
+          - What identifies the host's system, and is checked before the host is switched off. Its UUID or serial number
+            for Redfish, the GUID that C(ipmitool mc guid) tells for IPMI.
         type: str
       secret_ref:
         description:
@@ -83,6 +85,11 @@ options:
             description:
               - Namespace of the Secret; the operator's own when left out.
             type: str
+      parameters:
+        description:
+          - Further options of the fence agent, V(cipher) and V(privlvl) for IPMI, V(ssl_insecure) for Redfish,
+            V(power_wait) for both.
+        type: dict
   node_state:
     description:
       - State of the host's Node as the operator takes it.
@@ -127,6 +134,7 @@ extends_documentation_fragment:
   - c5c3.ha.attributes
 seealso:
   - module: c5c3.ha.compute_service
+  - module: c5c3.ha.fence
 """
 
 EXAMPLES = r"""
@@ -147,7 +155,7 @@ EXAMPLES = r"""
     fencing:
       agent: fence_redfish
       address: bmc-cmp01.example.com
-      system_id: /redfish/v1/Systems/1
+      system_id: 4c4c4544-0035-4d10-8056-c2c04f4a5931
       secret_ref:
         name: bmc-cmp01
         namespace: c5c3-ha

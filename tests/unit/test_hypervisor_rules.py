@@ -65,6 +65,21 @@ def test_fencing_without_an_agent():
         rules.wanted_spec({"fencing": {"address": "bmc1"}})
 
 
+def test_fencing_parameters_are_replaced_whole():
+    spec = rules.wanted_spec({"fencing": {"agent": "f", "parameters": {"power_wait": 2}}})
+    existing = {"fencing": {"agent": "f", "parameters": {"cipher": "3"}}}
+    merged = rules.merged(existing, rules.changes(existing, spec))
+    assert merged == {"fencing": {"agent": "f", "parameters": {"power_wait": "2"}}}
+    spec = rules.wanted_spec({"fencing": {"agent": "f"}})
+    assert rules.merged(existing, rules.changes(existing, spec)) == {"fencing": {"agent": "f"}}
+
+
+@pytest.mark.parametrize("parameters", [{"method": "cycle"}, {"cipher": "3 -v"}, {"ssl_insecure": True}, {1: 2}])
+def test_fencing_parameters_that_are_refused(parameters):
+    with pytest.raises(ArgumentError, match="ssl_insecure"):
+        rules.wanted_spec({"fencing": {"agent": "f", "parameters": parameters}})
+
+
 def test_instances_are_counted_and_sorted():
     instances = [{"id": "b", "name": "n2", "active": False}, {"id": "a", "name": "n1", "active": True}]
     status = rules.wanted_status({"instances": instances})

@@ -47,6 +47,7 @@ def _fencing(fencing: dict) -> dict | None:
         "address": fencing.get("address"),
         "systemId": fencing.get("system_id"),
         "secretRef": {"name": secret["name"], "namespace": secret.get("namespace")} if secret else None,
+        "parameters": _fencing_parameters(fencing.get("parameters") or {}),
     }
     if not any(given.values()):
         return None  # fencing: {} takes it away
@@ -54,6 +55,22 @@ def _fencing(fencing: dict) -> dict | None:
         raise ArgumentError("fencing has no agent: name the fence agent, such as fence_redfish")
     # Whole, with null for what is left out: a stale address beside a new agent would switch off the wrong host.
     return given
+
+
+def _fencing_parameters(given: dict) -> dict | None:
+    if not given:
+        return None
+    # Late: agents run this step for each heartbeat.
+    from ansible_collections.c5c3.ha.plugins.module_utils.decisions.fencing_rules import PARAMETERS
+
+    values = {name: str(value) for name, value in given.items()}
+    for name, value in values.items():
+        if name not in PARAMETERS or not PARAMETERS[name].fullmatch(value):
+            raise ArgumentError(
+                f"fencing.parameters {shown(name)}: {shown(value)} is not possible: use"
+                f" {', '.join(f'{key} ({pattern.pattern})' for key, pattern in sorted(PARAMETERS.items()))}"
+            )
+    return {name: values.get(name) for name in PARAMETERS}
 
 
 def wanted_status(params: dict) -> dict:

@@ -16,6 +16,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.fencing_rules im
     FencingError,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.fencing.switch import (
+    CONFIRM_SECONDS,
     fence_hypervisor,
     fence_off,
     fence_status,
@@ -23,6 +24,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.fencing.switch import (
 from ansible_collections.c5c3.ha.plugins.module_utils.fencing.target import read_target
 
 __all__ = [
+    "CONFIRM_SECONDS",
     "FenceResult",
     "FenceTarget",
     "FencingError",

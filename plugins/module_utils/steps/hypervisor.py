@@ -40,6 +40,7 @@ ARGUMENTS = {
                     "no_log": False,
                     "options": {"name": {"type": "str", "required": True}, "namespace": {"type": "str"}},
                 },
+                "parameters": {"type": "dict"},
             },
         },
         "node_state": {"type": "str", "choices": list(rules.NODE_STATES)},

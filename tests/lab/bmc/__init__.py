@@ -301,4 +301,3 @@ class Bmc:
 
     def _services(self) -> Iterable[str]:
         return [name for name in self.lab.control.services() if name.startswith("bmc-")]
-
