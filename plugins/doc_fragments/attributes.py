@@ -15,7 +15,7 @@ options:
   dry_run:
     description:
       - Decide and tell, and act on nothing, neither in Nova nor in Kubernetes, libvirt or a management controller.
-      - Check mode for daemons, which a rulebook cannot switch on. Their log then holds a line with C(dry run: would do).
+      - "Check mode for daemons, which a rulebook cannot switch on. Their log then holds a line with C(dry run: would do)."
     type: bool
     default: false
 attributes:

@@ -78,7 +78,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-off:
+"off":
   description: Whether the host is proven off.
   returned: always
   type: bool

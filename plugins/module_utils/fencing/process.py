@@ -62,7 +62,7 @@ def run(arguments: list[str], lines: str, seconds: float, environment: dict[str,
     guard = shutil.which("timeout", path=_SYSTEM_PATH)
     prefix = [guard, "--signal=KILL", f"{seconds + _DEATH:.3f}"] if guard else []
     try:
-        process = subprocess.Popen(  # pylint: disable=consider-using-with # reaped below
+        process = subprocess.Popen(  # pylint: disable=consider-using-with,ansible-bad-function # reaped below
             prefix + arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -151,9 +151,9 @@ class Bmc:
         """Write the Secret that :meth:`redfish` and :meth:`ipmi` name; the namespace is made when it is not there."""
         kubectl = self.lab.kubernetes.kubectl
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-        kubectl("apply", "-f", "-", input=json.dumps(body))
+        kubectl("apply", "-f", "-", stdin=json.dumps(body))
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}}
-        kubectl("apply", "-f", "-", input=json.dumps({**body, "stringData": self.credentials(**data)}))
+        kubectl("apply", "-f", "-", stdin=json.dumps({**body, "stringData": self.credentials(**data)}))
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
