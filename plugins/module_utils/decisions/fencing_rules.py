@@ -48,6 +48,7 @@ _AGENT = re.compile(r"fence_[a-z0-9_]{1,58}")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _SYSTEM_ID = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._:/+-]{0,252}")
 _REDFISH_PATH = re.compile(r"/redfish/v1/[A-Za-z0-9._~:%/@!$&'()*+,;=-]{1,230}")
+_REDFISH_PAGE = re.compile(_REDFISH_PATH.pattern + r"(\?[A-Za-z0-9._~:%/@!$&'()*+,;=-]{0,230})?")
 _GUID = re.compile(r"[0-9a-fA-F]{32}")
 # Some firmware gives every board one of these.
 _PLACEHOLDERS = frozenset(("0" * 32, "f" * 32, "00020003000400050006000700080009", "03000200040005000006000700080009"))
@@ -367,9 +368,13 @@ def matching_systems(wanted: str, systems: Iterable[tuple[str, dict]]) -> list[t
     return [(path, system) for path, system in systems if system.get("SerialNumber") == wanted]
 
 
-def usable_path(text: object) -> str | None:
-    """Return a path that a controller names, or None when it may not be asked for."""
-    return text if isinstance(text, str) and _REDFISH_PATH.fullmatch(text) else None
+def usable_path(text: object, page: bool = False) -> str | None:
+    """Return a path that a controller names, or None when it may not be asked for.
+
+    :param page: of a list's next page, whose path may have a query.
+    """
+    pattern = _REDFISH_PAGE if page else _REDFISH_PATH
+    return text if isinstance(text, str) and pattern.fullmatch(text) else None
 
 
 def wrong_system(target: FenceTarget, found: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import shown
 PORT = 443
 _ROOT = "/redfish/v1/Systems"
 _MOST_BYTES = 4 << 20
-_MOST_SYSTEMS = 256
+_MOST_SYSTEMS = 64
 
 
 def find_system(target: FenceTarget, seconds: float, known: str = "") -> tuple[str, str]:
@@ -56,12 +56,14 @@ def _systems(session: _Session) -> Iterator[tuple[str, dict]]:
     number = 0
     while path:
         page = session.get(path)
-        for member in page.get("Members") or []:
+        members = page.get("Members")
+        for member in members if isinstance(members, list) else []:
             number += 1
             where = rules.usable_path(member.get("@odata.id") if isinstance(member, dict) else None)
             if where and number <= _MOST_SYSTEMS:
                 yield where, session.get(where)
-        path = rules.usable_path(page.get("Members@odata.nextLink")) if number <= _MOST_SYSTEMS else None
+        number += 1  # also a page without members ends
+        path = rules.usable_path(page.get("Members@odata.nextLink"), page=True) if number <= _MOST_SYSTEMS else None
 
 
 def _identity(path: str, system: dict) -> str:
