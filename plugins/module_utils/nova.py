@@ -27,6 +27,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 MICROVERSION = "2.90"
 # The last one in which an evacuation can be bound to the disk (onSharedStorage); 2.14 lets Nova find out, and go without.
 EVACUATE_WITH_DISK = "2.13"
+# Less than decisions.evacuation.SETTLE_SECONDS: whoever finds an unanswered one knows when it can be sent again.
+EVACUATE_SECONDS = 20.0
 # Placement's: 1.22 has forbidden traits.
 PLACEMENT_MICROVERSION = "1.22"
 
@@ -345,10 +347,12 @@ class Nova:
             from its image. Then a named host is taken without asking the scheduler.
         """
         body: dict = {"host": host} if host else {}
+        timeout = min(self._timeout, EVACUATE_SECONDS)
         if only_with_disk:
-            self._action(server, {"evacuate": {**body, "onSharedStorage": True}}, microversion=EVACUATE_WITH_DISK)
+            body["onSharedStorage"] = True
+            self._action(server, {"evacuate": body}, timeout=timeout, microversion=EVACUATE_WITH_DISK)
         else:
-            self._action(server, {"evacuate": body})
+            self._action(server, {"evacuate": body}, timeout=timeout)
 
     def reset_state(self, server: str, state: str = "active") -> None:
         """Tell Nova that a server is ``active`` or in ``error``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -404,23 +405,40 @@ def test_a_host_that_came_back_keeps_what_was_not_evacuated(site):
     harmless(site)
 
 
-def test_ready_again_after_a_command_may_be_on_its_way_looks_before_it_leaves_it(site):
+def killed_before_the_command(site):
+    """The step is killed right after it has written what it is about to do."""
     dead(site, power="on")
     for kill_after in itertools.count():
-        site.kill_after = kill_after
-        try:
+        site.kill_after, site.requests = kill_after, 0
+        with contextlib.suppress(Killed):
             run()
-        except Killed:
-            pass
-        site.requests = 0
         if condition(site, "Fenced"):
             break
-    assert site.fenced == [], "killed right after the intention was written"
+    assert site.fenced == [] and condition(site, "Fenced")["reason"] == "Fencing"
     site.kill_after = None
     site.ready["cmp01"], site.services["cmp01"]["up"] = True, True
+
+
+def test_ready_again_after_a_command_may_be_on_its_way_looks_before_it_leaves_it(site):
+    killed_before_the_command(site)
     run(timeout=200.0)
     assert ("fence status",) in site.calls
     assert evicting(site, "cmp01") == ("False", "Cancelled") and site.power["cmp01"] == "on"
+
+
+def test_a_command_that_a_killed_step_left_behind_takes_effect_late(site):
+    killed_before_the_command(site)
+    late, original = site.clock.now + 40, site.request
+
+    def request(*what):
+        if site.clock.now >= late and site.power["cmp01"] == "on":
+            site.power["cmp01"], site.services["cmp01"]["up"] = "off", False
+            site.servers[IDS[0]]["running"] = False
+        original(*what)
+
+    site.request = request
+    run(timeout=200.0)
+    arrived(site)
 
 
 def test_no_host_for_a_stopped_one_does_not_start_it(site):

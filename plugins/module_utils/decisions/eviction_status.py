@@ -201,6 +201,8 @@ def write_status(
         conditions = set_condition(conditions, "Evicting", "True", "Running", f"waiting: {blocked[1]}", now_text)
     else:
         if not verdict and not cancelled:
+            # What was found before a step was killed stays said.
+            preflight = preflight or (get_condition(eviction, "PreflightChecksSucceeded") or {}).get("message") or ""
             conditions = set_condition(conditions, "PreflightChecksSucceeded", "True", "Succeeded", preflight, now_text)
         if finished:
             reason, message = outcome(listed)

@@ -332,8 +332,10 @@ class Work:
         }
         refusals = self.claim.call_all(calls)
         for server, refusal in refusals.items():
-            # What was not answered may have been heard: the entry stays as it is, and Nova's records tell.
-            if refusal and refusal is not UNANSWERED:
+            if refusal is UNANSWERED:
+                # It may have been heard: the entry stays at work, and Nova's records tell.
+                self.entries[server] = replace(self.entries[server], attempted_at=time.time())
+            elif refusal:
                 self.entries[server] = replace(self.entries[server], phase="Pending", message=refusal)
         return not all(refusals.values())
 
