@@ -107,8 +107,8 @@ def _wanted(wishes: Wishes, rules: Rules, notes: list[str]) -> tuple[bool, str, 
             told = f"its image's property {IMAGE_SKIP_KEY}={_value(wishes.image, IMAGE_SKIP_KEY)}"
             return answer, told, f"set its metadata {SKIP_KEY}=keep"
         for tag in wishes.tags or ():
-            name, _, value = str(tag).partition("=")
-            if name.strip() in (SKIP_KEY, IMAGE_SKIP_KEY) and value:
+            name, equals, value = str(tag).partition("=")
+            if equals and name.strip() in (SKIP_KEY, IMAGE_SKIP_KEY):
                 answer = _yes_or_no(value, f"image's tag {name.strip()}", notes)
                 if answer is not None:
                     return answer, f"its image's tag {_shown(tag)}", f"set its metadata {SKIP_KEY}=keep"

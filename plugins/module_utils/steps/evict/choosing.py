@@ -33,7 +33,7 @@ CHOOSING_ARGS: dict[str, dict] = {
     "max_per_cluster": {"type": "int", "default": 0},
     "trait_limits": {"type": "dict", "default": {"CUSTOM_HANA_EXCLUSIVE_HOST": 1}},
     "selection_sources": {"type": "list", "elements": "str", "choices": list(SOURCES), "default": list(SOURCES)},
-    "selection_key": {"type": "str"},
+    "selection_key": {"type": "str", "no_log": False},
     "opted_in_only": {"type": "bool", "default": False},
     "live_migratable": {"type": "list", "elements": "str", "default": []},
 }

@@ -1,0 +1,149 @@
+"""python -m tests.bench.scale [--seed N] [-n SERVERS] [--keep]: many servers on five hypervisors whose guests are files.
+
+Real Nova, real Kubernetes; only the guests are not (tests/lab/openstack/virt/ha_fake.py). One host is emptied by the step
+evict while one migration hangs and is aborted, and the requests that the step makes are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import copy
+import json
+import resource as limits
+import sys
+import time
+
+from tests.crds import install
+from tests.lab import Lab, LabError, wait_until
+
+HOSTS = 5
+
+
+class Scale:
+    """The measurement on one lab."""
+
+    def __init__(self, lab: Lab, count: int) -> None:
+        from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
+        from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova
+
+        self.lab = lab
+        self.count = count
+        self.cloud = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml)}
+        self.nova = Nova.from_params({**self.cloud, "api_timeout": 120.0})
+        self.client = Client.from_params({"kubeconfig": str(lab.kubernetes.kubeconfig)}, "c5c3-ha-bench")
+        self.source = next(iter(lab.hosts))
+
+    def boot(self) -> float:
+        """Boot all servers, the same number on each host; seconds until the last is ACTIVE."""
+        began = time.monotonic()
+        hosts = list(self.lab.hosts)
+        there = len(self.lab.nova.servers())
+        for number in range(there, self.count):
+            self.lab.nova.boot(f"scale-{number}", host=hosts[number % len(hosts)], wait=False)
+
+        def active() -> bool:
+            found = [server for host in hosts for server in self.nova.servers_on(host)]
+            broken = [server for server in found if server.status == "ERROR"]
+            if broken:
+                raise LabError(f"{len(broken)} servers are in ERROR: {broken[0].fault}")
+            return sum(server.status == "ACTIVE" for server in found) >= self.count
+
+        wait_until(active, 1200, f"{self.count} servers are ACTIVE", 2.0)
+        return time.monotonic() - began
+
+    def drain(self, **options: object) -> tuple[float, dict, collections.Counter]:
+        """Empty the first host; seconds, the Eviction and the requests to Nova."""
+        from ansible_collections.c5c3.ha.plugins.module_utils import nova
+        from ansible_collections.c5c3.ha.plugins.module_utils.resources import evictions
+        from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict
+
+        kind = evictions()
+        self.client.delete(kind, self.source)
+        self.client.create(kind, kind.body(self.source, spec={"hypervisor": self.source, "reason": "bench"}))
+        params = {name: copy.deepcopy(v.get("default")) for name, v in evict.ARGUMENTS["argument_spec"].items()}
+        params.update(self.cloud, name=self.source, kubeconfig=str(self.lab.kubernetes.kubeconfig), timeout=3000.0)
+        params.update(options)
+        counted: collections.Counter = collections.Counter()
+        original = nova.Nova._request
+
+        def count(self, method, path, *args, **kwargs):
+            counted[f"{method} {path.split('/')[1]}{'/*' if path.count('/') > 1 else ''}"] += 1
+            return original(self, method, path, *args, **kwargs)
+
+        nova.Nova._request = count  # type: ignore[method-assign]
+        began = time.monotonic()
+        try:
+            done = evict.run(params, False)
+        finally:
+            nova.Nova._request = original  # type: ignore[method-assign]
+        return time.monotonic() - began, done["eviction"], counted
+
+
+def main() -> int:
+    """Nonzero when a server is lost, doubled or left behind."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
+    parser.add_argument("--seed", type=int, default=72)
+    parser.add_argument("-n", "--servers", type=int, default=200)
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    arguments = parser.parse_args()
+    lab = Lab(seed=arguments.seed, hosts=HOSTS, computes="fake")
+    try:
+        try:
+            lab = Lab.attach(arguments.seed)
+        except LabError:
+            lab.up(print)
+        lab.enter()
+        install(lab.kubernetes, "hypervisors", "evictions")
+        scale = Scale(lab, arguments.servers)
+        print(f"{arguments.servers} servers ACTIVE on {HOSTS} hosts after {scale.boot():.1f} s")
+        before = len(scale.nova.servers_on(scale.source))
+        seconds, eviction, requests = scale.drain(max_parallel=4)
+        counts = eviction["status"]["counts"]
+        print(f"{before} servers of {scale.source} moved in {seconds:.1f} s ({seconds / before:.2f} s each): {counts}")
+        print(f"requests to Nova: {sum(requests.values())}, {sum(requests.values()) / before:.1f} a server: {requests}")
+        print(f"most memory: {limits.getrusage(limits.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        print(f"size of the Eviction: {len(json.dumps(eviction)) / 1024:.0f} KiB")
+        left = scale.nova.servers_on(scale.source)
+        where = collections.Counter(guest.server for guest in lab.oracle.guests())
+        doubled = [server for server, times in where.items() if times > 1]
+        if left or doubled or len(where) != arguments.servers:
+            print(f"{len(left)} left behind, {len(doubled)} doubled, {len(where)} of {arguments.servers} there")
+            return 1
+        print("none left behind, none doubled, none lost")
+        return hang(scale)
+    except LabError as error:
+        print(f"the bench failed: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if not arguments.keep:
+            lab.down()
+
+
+def hang(scale: Scale) -> int:
+    """A live migration that hangs is aborted, tried again, and given up; the others go on."""
+    for service in scale.nova.services():
+        scale.nova.update_service(service.id, status="enabled")
+    stuck, stopped = (scale.lab.nova.boot(f"scale-{name}", host=scale.source).id for name in ("stuck", "stopped"))
+    scale.lab.nova.connection().compute.stop_server(stopped)
+    scale.lab.nova.wait_server(stopped, "SHUTOFF")
+    scale.lab.nova.hypervisors.fault(scale.source, live_migration="hang")
+    seconds, eviction, _requests = scale.drain(attempt_timeout=5.0, move_attempts=2, backoff=1.0)
+    scale.lab.nova.hypervisors.fault(scale.source)
+    told = {item["id"]: item for item in eviction["status"]["instances"]}
+    print(f"a hanging migration given up after {seconds:.1f} s: {told[stuck]['phase']}, {told[stuck]['message']}")
+    facts = scale.nova.server(stuck)
+    good = (
+        told[stuck]["phase"] == "Failed"
+        and told[stuck]["attempts"] == 2
+        and told[stopped]["phase"] == "Succeeded"
+        and facts is not None
+        and (facts.status, facts.host, facts.locked) == ("ACTIVE", scale.source, False)
+    )
+    if not good:
+        print(f"not as it should be: {told}, {facts}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
