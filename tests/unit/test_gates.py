@@ -94,6 +94,9 @@ def test_the_budget_counts_who_came_first_and_lets_one_of_many_go():
     assert refused(facts, host="cmp04") is not None
     at_once = dead_host(9, evictions={name: e for name, e in waiting.items() if name != HOST})
     assert refused(at_once) == ("budget", "TooManyAtOnce")
+    fenced = {name: replace(eviction, fenced=True, created=NOW - 5) for name, eviction in at_once.evictions.items()}
+    own = {HOST: HostEviction(HOST, created=NOW - 90)}
+    assert refused(dead_host(9, evictions={**fenced, **own})) == ("budget", "TooManyAtOnce"), "they have begun already"
     held = {name: replace(eviction, held=True, created=NOW - 61) for name, eviction in at_once.evictions.items()}
     assert refused(dead_host(9, evictions=held)) is None
     just_begun = {
@@ -194,6 +197,7 @@ def test_a_single_host_is_no_mass_failure_and_two_of_three_are():
 def test_a_zone_that_goes_at_once_is_not_emptied_and_a_host_of_it_is():
     assert refused(with_nodes(9, zones=3, gone_zone="z0")) == ("unhealthy_zone", "TooManyUnhealthy")
     assert refused(with_nodes(9, zones=3, gone=1)) is None
+    assert refused(with_nodes(4, zones=4, gone=1)) is None, "alone in its zone"
     assert refused(with_nodes(9, zones=3, gone_zone="z0"), Limits(max_unhealthy_zone_share=1.0)) is None
 
 
