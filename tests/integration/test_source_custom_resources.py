@@ -525,8 +525,8 @@ RULEBOOK = """
 
 
 @contextlib.contextmanager
-def rulebook(folder: Path, variables: dict) -> Iterator[tuple[subprocess.Popen, Path]]:
-    (folder / "rulebook.yml").write_text(RULEBOOK)
+def rulebook(folder: Path, variables: dict, text: str = RULEBOOK) -> Iterator[tuple[subprocess.Popen, Path]]:
+    (folder / "rulebook.yml").write_text(text)
     (folder / "inventory.yml").write_text("all: {hosts: {localhost: {ansible_connection: local}}}")
     (folder / "variables.yml").write_text(json.dumps(variables))
     output = folder / "output"

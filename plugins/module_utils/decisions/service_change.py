@@ -13,6 +13,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
 # How the disabled_reason begins of a compute service that we disabled, by what for.
 EVICTION_REASON = "c5c3.ha: Eviction"
 PRESSURE_REASON = "c5c3.ha: pressure"
+MAINTENANCE_REASON = "c5c3.ha: maintenance"
 
 
 def change(

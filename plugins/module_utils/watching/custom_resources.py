@@ -20,12 +20,20 @@ def _migration_finished(obj: dict) -> bool:
     return ((obj.get("status") or {}).get("type") or "") in _ENDED
 
 
+def _hypervisor_settled(group: str) -> Callable[[dict], bool]:
+    from ansible_collections.c5c3.ha.plugins.module_utils.decisions import maintenance_rules
+
+    return lambda obj: maintenance_rules.settled(obj, group == maintenance_rules.COBALTCORE_GROUP)
+
+
 def _never(obj: dict) -> bool:
     return False
 
 
 def finished(resource: Resource) -> Callable[[dict], bool]:
     """Return the function that tells whether nothing is left to do for an object of that type."""
+    if resource.kind == "Hypervisor":
+        return _hypervisor_settled(resource.group)
     return {"Eviction": is_finished, "Migration": _migration_finished}.get(resource.kind, _never)
 
 
