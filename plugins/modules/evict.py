@@ -200,6 +200,21 @@ acts:
   sample:
     - act: Restart
       server: 7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d
+decisions:
+  description:
+    - What the gates said of a host that may be dead, each answer once, in the fields of its line in the log
+      (see M(c5c3.ha.node_sync)). V(pass) and V(refuse) are the decisions.
+  returned: when the gates were asked
+  type: list
+  elements: dict
+  sample:
+    - decision: refuse
+      gate: budget
+      host: cmp01
+      message: "3 hosts are being evacuated (cmp02, cmp03, cmp04), and the limit is 3: this one is next"
+      reason: TooManyAtOnce
+      since: "2026-11-24T09:42:01.000000Z"
+      time: "2026-11-24T09:43:01.402113Z"
 eviction:
   description: The Eviction as it was written last; none when there is no such Eviction.
   returned: success

@@ -100,11 +100,13 @@ class StepAction(ActionBase):
 
     def _tell(self, result: dict) -> None:
         """Print what was done in one line: ansible-rulebook shows no more of an action than that it ran."""
-        if "decisions" in result:
-            # One line for each decision, in JSON, and none when nothing was decided.
-            for decision in result["decisions"]:
-                self._display.display(f"c5c3.ha.{self.STEP}: {json.dumps(decision)}")
-        elif result.get("msg") and not result.get("failed"):
+        decisions = result.get("decisions")
+        for decision in decisions or ():
+            # One line of JSON for each, whole.
+            self._display.display(f"c5c3.ha.{self.STEP}: {json.dumps(decision)}")
+        if decisions == [] and not result.get("changed"):
+            return  # a look at all that found nothing new
+        if result.get("msg") and not result.get("failed"):
             about = self._task.args.get("name") or ""
             # Texts of guests and APIs go into it: one line, nothing that a terminal obeys.
             text = "".join(c if c.isprintable() else "?" for c in f"{about} {result['msg']}".strip())

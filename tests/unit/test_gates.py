@@ -114,6 +114,14 @@ def test_a_migration_in_flight_is_waited_for_and_a_stuck_record_is_not():
     assert refused(facts(status="accepted", changed=None)) == ("in_flight", "MigrationsInFlight")
     assert refused(facts(status="running", changed=NOW - 61)) is None
     assert refused(facts(status="done", changed=NOW - 5)) is None
+    # A host that lives is drained: its own migrations do not stop that, a foreign evacuation does.
+    drained = facts(status="running", changed=NOW - 5)
+    up = {**drained.services, HOST: replace(drained.services[HOST], up=True)}
+    nodes = {**drained.nodes, HOST: replace(drained.nodes[HOST], state="NotReady")}
+    drained = replace(drained, services=up, nodes=nodes)
+    assert refused(drained) == ("in_flight", "MigrationsInFlight")
+    record = replace(drained.work[HOST].migrations[0], kind="live-migration")
+    assert refused(replace(drained, work={HOST: HostWork(sizes=(), migrations=(record,))})) is None
 
 
 # --- each gate, one by one --------------------------------------------------------------------------------------------

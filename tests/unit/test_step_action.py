@@ -141,8 +141,12 @@ def test_decisions_are_told_one_in_a_line_and_whole(make, monkeypatch, capsys):
     monkeypatch.setattr(STEP, "run", lambda params, check_mode: {"changed": True, "msg": "x", "decisions": decisions})
     plugin = make({"name": "n"})
     plugin.run()
-    told = capsys.readouterr().out.splitlines()
+    *told, last = capsys.readouterr().out.splitlines()
     assert [json.loads(line.removeprefix("c5c3.ha.for_tests: ")) for line in told] == decisions
+    assert last == "c5c3.ha.for_tests: n x"
+    monkeypatch.setattr(STEP, "run", lambda params, check_mode: {"changed": False, "msg": "x", "decisions": []})
+    make({"name": "n"}).run()
+    assert not capsys.readouterr().out
 
 
 def test_secrets_do_not_come_back(make):

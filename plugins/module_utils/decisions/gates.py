@@ -425,11 +425,14 @@ def _capacity(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
 
 
 def _in_flight(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
-    migrations = facts.work[host].migrations or ()
+    migrations, service = facts.work[host].migrations or (), (facts.services or {}).get(host)
+    # A host that lives is drained by migrations: those are no reason against it.
+    alive = service is not None and service.up
     moving = [
         migration
         for migration in migrations
         if migration.unfinished
+        and (migration.kind == "evacuation" or not alive)
         and (migration.changed is None or facts.now - migration.changed < limits.in_flight_seconds)
     ]
     if moving:

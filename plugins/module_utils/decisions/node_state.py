@@ -25,6 +25,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
     NOT_READY,
     READY,
     UNREACHABLE,
+    GateFacts,
     HostEviction,
     HypervisorFacts,
     NodeFacts,
@@ -109,6 +110,7 @@ DECISIONS = {
     "ready": "the Node is Ready again",
     "refuse": "the time is over and a gate refuses",
     "evict": "the time is over and all gates pass: an Eviction is made",
+    "pass": "all gates let evict go on",
     "cancel": "the Node is Ready again before anything was done: the Eviction ends as Cancelled",
     "pressure": "the kubelet reports pressure: no new servers",
     "pressure-over": "the pressure is over: new servers again, if it was ours to say",
@@ -274,6 +276,17 @@ def judged(
         occurred_at=stamp(node.since),
     )
     return made.with_evacuation("True", reason, message, told), wanted
+
+
+def gate_line(host: str, facts: GateFacts, verdicts: tuple[Verdict, ...]) -> dict:
+    """The log line of what the gates said to the step that is about to act."""
+    refused = refusal(verdicts)
+    node = (facts.nodes or {}).get(host)
+    since = node.since if node else None
+    if refused:
+        return Told(host, "refuse", refused.reason, refused.message, refused.gate, since).line()
+    alive = any(verdict.reason == HOST_ALIVE for verdict in verdicts)
+    return Told(host, "pass", HOST_ALIVE if alive else "GatesPassed", "all gates pass", since=since).line()
 
 
 def answered(made: Plan, own: HypervisorFacts, node: NodeFacts | None, eviction: HostEviction | None) -> Plan:

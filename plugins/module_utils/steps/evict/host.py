@@ -61,6 +61,8 @@ class HostWork:
             consent=params["unfenced_evacuation"],
         )
         self.fence = Fence()
+        self.decisions: list[dict] = []
+        """What the gates said, each answer once."""
         self.found = ""
         """What the preflight found, when nothing stands against beginning."""
         self._disabled = False
@@ -122,10 +124,19 @@ class HostWork:
         facts = self.call_all({"facts": lambda: gate_facts.collect(self.client, self.nova, self.params, [host])})
         verdicts = gates.judge(host, facts["facts"], self.limits)
         refused = gates.refusal(verdicts)
+        self._tell(host, facts["facts"], verdicts)
         if refused:
             return (refused.reason, refused.message), False, ""
         told = "; ".join(verdict.message for verdict in verdicts)
         return None, not gates.may_fence(verdicts), told
+
+    def _tell(self, host: str, facts, verdicts) -> None:
+        """Note what the gates said, for the log, when it is another answer than before."""
+        from ansible_collections.c5c3.ha.plugins.module_utils.decisions.node_state import gate_line
+
+        line = gate_line(host, facts, verdicts)
+        if not self.decisions or any(self.decisions[-1][key] != line[key] for key in ("decision", "reason", "gate")):
+            self.decisions.append({"time": now_utc(), **line})
 
     # -- the power switch ----------------------------------------------------------------------------------------------
 

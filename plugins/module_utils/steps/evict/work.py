@@ -108,6 +108,7 @@ class Work:
             "changed": self.claim.changed,
             "eviction": eviction,
             "acts": self.acts,
+            **({"decisions": self.host.decisions} if self.host.decisions else {}),
             "diff": {"before": before, "after": eviction.get("status") or {}},
         }
         condition = get_condition(eviction, "Evicting") or {}
@@ -228,6 +229,7 @@ class Work:
             "changed": True,
             "eviction": self.claim.eviction,
             "acts": acts,
+            **({"decisions": self.host.decisions} if self.host.decisions else {}),
             "diff": {"before": before, "after": after},
             "msg": route.message or "check mode: nothing was done",
         }
