@@ -54,7 +54,7 @@ class Watched:
             self._changed.wait_for(lambda: len(self._events) > mark, max(seconds, 0))
 
 
-class _EventLoop:
+class EventLoop:
     """libvirt's default event loop in a thread. It must be there before a connection is opened."""
 
     def __init__(self, libvirt: Any) -> None:
@@ -158,7 +158,7 @@ class Restart:
         begin = time.monotonic()
         # Else libvirt prints each error on stderr by itself.
         libvirt.registerErrorHandler(lambda context, error: None, None)
-        loop = _EventLoop(libvirt)
+        loop = EventLoop(libvirt)
         connection = None
         try:
             connection = self._call("opening the connection", libvirt.open, self.uri)
@@ -285,6 +285,8 @@ class Restart:
             mark = watched.mark()
             state, reason, new_id = self._state(domain)
             if rules.restarted(plan.actions, watched.since(0), state, old_id, new_id):
+                # libvirt's state is its own memory; a QEMU that hangs has no answer to this, and the caller's time ends.
+                self._call("asking its QEMU", domain.diskErrors)
                 return
             left = deadline - time.monotonic()
             if left <= 0:

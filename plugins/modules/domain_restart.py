@@ -39,9 +39,10 @@ options:
         off is left alone, and the task is unchanged.
       - V(reset) restarts the guest without asking it, V(reboot) asks it.
       - V(start) makes the domain run and does not restart one that runs.
-      - V(verify) does nothing and only looks, for a domain that its watchdog has reset already.
+      - V(resume) lets a guest go on that an I/O error suspended, and leaves alone every other one.
+      - V(verify) does nothing and only looks, for a domain that its watchdog has reset already. Its QEMU must answer.
     type: str
-    choices: [auto, reset, reboot, start, verify]
+    choices: [auto, reset, reboot, start, resume, verify]
     default: auto
   timeout:
     description:

@@ -121,6 +121,24 @@ options:
     description: Seconds between the first and the second attempt; doubled for each one more.
     type: float
     default: 5
+  crash_restarts:
+    description:
+      - How often within O(crash_window) a server whose guest dies is restarted on its host; after that it is moved. Its
+        former faults are in the annotation C(c5c3.ha/faults) of its Eviction.
+      - A guest that cannot live dies again within seconds, so that this is reached soon. Bad luck hardly ever reaches it.
+    type: int
+    default: 10
+  crash_moves:
+    description:
+      - How often beyond O(crash_restarts) a server is then moved, an I/O error that persists included; after that it ends as
+        failed and is left alone.
+    type: int
+    default: 10
+  crash_window:
+    description:
+      - Seconds within which O(crash_restarts) and O(crash_moves) count.
+    type: float
+    default: 600
   claim_ttl:
     description:
       - Seconds for which a claim on the Eviction holds without being renewed; it is renewed in a third of that.

@@ -66,9 +66,29 @@ options:
     description:
       - The Eviction only tells of a fault of O(instances), and nothing is moved for it. It ends with the reason
         C(Notified).
-      - One that is in work for another fault is left as it is; a later one without this takes its place.
+      - One that is in work for another fault is left as it is; a later one without this takes its place. Told of a later
+        fault of the same cause it takes note of it, time and reason included.
     type: bool
     default: false
+  fault_over:
+    description:
+      - The fault of O(occurred_at) that the Eviction tells of (O(notify_only)) is over. Only its reason becomes O(reason); an
+        Eviction of another fault is left as it is, and none is made.
+    type: bool
+    default: false
+  persist_count:
+    description:
+      - With O(notify_only), how often a fault of O(cause) must be told within O(persist_window) to count as persistent. Then
+        the Eviction is made anew without O(notify_only), so that the server is moved.
+      - What was told is kept in the annotation C(c5c3.ha/faults) of the Eviction, so that no restart of an agent forgets it.
+      - V(0) is never.
+    type: int
+    default: 0
+  persist_window:
+    description:
+      - Seconds within which O(persist_count) counts.
+    type: float
+    default: 0.0
   state:
     description:
       - V(present) asks for the Eviction, V(absent) removes it. What Nova has begun goes on.

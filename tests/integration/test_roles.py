@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -280,6 +280,87 @@ class TestAgentMay:
         status = {"status": {"agent": {"heartbeatTime": crd_cases.EARLY, "libvirtConnected": True}}}
         assert mine.patch(HYPERVISORS, MINE, status, subresource="status")["status"]["agent"]["libvirtConnected"]
         assert mine.get(HYPERVISORS, OTHERS) is not None
+
+
+MIGRATIONS = resources.migrations()
+
+
+@pytest.fixture
+def migration(admin, mine) -> Iterator[Callable[..., dict]]:
+    """Make the Migration of SERVER as administrator."""
+
+    def make(type_: str | None = None, **spec: object) -> dict:
+        body = MIGRATIONS.body(SERVER, NAMESPACE, spec={"instance": SERVER, **spec})
+        created = admin.create(MIGRATIONS, body, NAMESPACE)
+        if type_:
+            body = {"status": {"started": crd_cases.EARLY, "type": type_}}
+            created = admin.patch(MIGRATIONS, SERVER, body, NAMESPACE, subresource="status")
+        return created
+
+    yield make
+    for name in (SERVER, OTHER):
+        admin.delete(MIGRATIONS, name, NAMESPACE)
+
+
+class TestMigrations:
+    """An agent writes Migrations of its own node, as source or as destination."""
+
+    def refused(self, action, *words: str) -> None:
+        with pytest.raises(Forbidden) as caught:
+            action()
+        for word in words:
+            assert word in str(caught.value)
+
+    @staticmethod
+    def spec(**spec: object) -> dict:
+        return {"spec": spec}
+
+    def test_source_and_destination_may(self, mine, agent_of, migration):
+        body = MIGRATIONS.body(SERVER, NAMESPACE, spec={"instance": SERVER, "source": MINE})
+        mine.create(MIGRATIONS, body, NAMESPACE, strict=True)
+        status = {"status": {"started": crd_cases.EARLY, "type": "unbounded", "origin": MINE}}
+        mine.patch(MIGRATIONS, SERVER, status, NAMESPACE, subresource="status")
+        target = agent_of(OTHERS)
+        target.patch(MIGRATIONS, SERVER, self.spec(target=OTHERS), NAMESPACE)
+        done = {"status": {"type": "completed", "destination": OTHERS}}
+        found = target.patch(MIGRATIONS, SERVER, done, NAMESPACE, subresource="status")
+        assert (found["spec"]["source"], found["status"]["origin"]) == (MINE, MINE)
+        # and back again
+        target.patch(MIGRATIONS, SERVER, self.spec(source=OTHERS, target=None), NAMESPACE)
+
+    @pytest.mark.parametrize("type_", ["completed", "failed"])
+    def test_one_that_is_over_may_be_begun_anew(self, mine, migration, type_):
+        migration(type_, source=OTHERS, target="policy-c")
+        mine.patch(MIGRATIONS, SERVER, self.spec(source=MINE, target=None), NAMESPACE)
+
+    def test_others_may_not(self, mine, migration):
+        body = MIGRATIONS.body(OTHER, NAMESPACE, spec={"instance": OTHER, "source": OTHERS})
+        words = ("from or to its own hypervisor only", f'bound to Node "{MINE}"')
+        self.refused(lambda: mine.create(MIGRATIONS, body, NAMESPACE), *words)
+        migration("unbounded", source=OTHERS, target="policy-c")
+        status = {"status": {"type": "completed"}}
+        self.refused(lambda: mine.patch(MIGRATIONS, SERVER, status, NAMESPACE, subresource="status"), *words)
+        for spec in ({"source": MINE}, {"target": MINE}, {"source": MINE, "target": None}):
+            self.refused(lambda spec=spec: mine.patch(MIGRATIONS, SERVER, self.spec(**spec), NAMESPACE), *words)
+
+    def test_a_source_is_not_taken_from_another(self, mine, migration):
+        migration("unbounded", source=OTHERS)
+        self.refused(lambda: mine.patch(MIGRATIONS, SERVER, self.spec(source=MINE), NAMESPACE), "only")
+        self.refused(lambda: mine.patch(MIGRATIONS, SERVER, self.spec(source=None, target=MINE), NAMESPACE), "only")
+
+    def test_none_is_deleted_and_none_is_named_otherwise(self, mine, migration):
+        migration("completed", source=MINE)
+        self.refused(lambda: mine.delete(MIGRATIONS, SERVER, NAMESPACE))
+        body = MIGRATIONS.body("other", NAMESPACE, spec={"instance": SERVER, "source": MINE})
+        self.refused(lambda: mine.create(MIGRATIONS, body, NAMESPACE), "named as")
+        body = MIGRATIONS.body(SERVER, "default", spec={"instance": SERVER, "source": MINE})
+        self.refused(lambda: mine.create(MIGRATIONS, body, "default"))
+
+    def test_a_token_without_a_node(self, agent_of, migration):
+        nobody = agent_of(None)
+        for spec in ({}, {"source": ""}, {"source": MINE}):
+            body = MIGRATIONS.body(SERVER, NAMESPACE, spec={"instance": SERVER, **spec})
+            self.refused(lambda body=body: nobody.create(MIGRATIONS, body, NAMESPACE), 'bound to Node ""')
 
 
 @pytest.mark.usefixtures("objects")

@@ -54,6 +54,14 @@ def test_what_is_done(state, reason, method, actions):
 
 
 @pytest.mark.parametrize(("state", "reason"), ALL)
+def test_resume_lets_only_go_on_what_an_io_error_suspended(state, reason):
+    plan = rules.plan(state, reason, "resume")
+    suspended = state == "PAUSED" and reason in ("IOERROR", "API_ERROR")
+    assert plan.actions == (("resume",) if suspended else ())
+    assert plan.verify is suspended
+
+
+@pytest.mark.parametrize(("state", "reason"), ALL)
 def test_verify_never_acts(state, reason):
     plan = rules.plan(state, reason, "verify")
     assert plan.actions == ()

@@ -262,3 +262,46 @@ def test_what_is_asked_for_is_asked_only_at_rest(old, facts, cause, whole):
     now = context(cause, whole_host=whole)
     for need in (needs_running, needs_stop_origin, needs_failure):
         assert not (need(old, facts, now) and (facts.task_state or old.finished))
+
+
+# --- a guest that keeps dying ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("faults", "act"), [(0, "Restart"), (1, "Restart"), (10, "Restart"), (11, "ColdMigrate"), (20, "ColdMigrate")]
+)
+def test_a_guest_that_keeps_dying_is_moved(faults, act):
+    dead = server(running=False)
+    assert decide(Entry(id=dead.id), dead, context(faults=faults)).act == act
+
+
+@pytest.mark.parametrize("cause", ["InstanceStopped", "RebootFailed", "WatchdogRestartFailed"])
+def test_and_given_up_at_last_with_the_reason(cause):
+    dead = server(running=False)
+    decision = decide(Entry(id=dead.id), dead, context(cause, faults=21))
+    assert (decision.act, decision.entry.phase) == (None, "Failed")
+    assert "needed help 21 times within 600 s" in decision.entry.message
+
+
+def test_storage_that_fails_everywhere_is_given_up_too():
+    alive = server(running=True)
+    assert decide(Entry(id=alive.id), alive, context("DiskIOError", faults=20)).act == "LiveMigrate"
+    assert decide(Entry(id=alive.id), alive, context("DiskIOError", faults=21)).entry.phase == "Failed"
+
+
+def test_a_guest_that_runs_after_all_is_not_given_up():
+    alive = server(running=True)
+    assert decide(Entry(id=alive.id), alive, context(faults=99)).entry.phase == "Succeeded"
+    unknown = server(running=None)
+    assert decide(Entry(id=unknown.id), unknown, context(faults=99)).entry.phase == "Pending"
+
+
+def test_a_drain_does_not_count():
+    alive = server(running=True)
+    assert decide(Entry(id=alive.id), alive, context("Maintenance", faults=99, whole_host=True)).act == "LiveMigrate"
+
+
+def test_work_that_has_begun_goes_its_way():
+    dead = server(running=False)
+    begun = Entry(id=dead.id, route="Restart", phase="Pending", attempts=1)
+    assert decide(begun, dead, context(faults=99)).act == "Restart"

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_rules as rules
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import fault_history
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, is_finished, parse_time
 
@@ -285,8 +286,10 @@ def test_telling_does_not_disturb_work():
 def test_telling_again():
     there = wanted(**IO, notify_only=True)
     again = wanted(**IO, notify_only=True, occurred_at=at(11))
-    assert rules.decide(eviction(there), again).action == rules.UPDATE
-    assert rules.decide(eviction(there, finished_at=at(10.5)), again).action == rules.REPLACE
+    assert rules.decide(eviction(there), again).action == rules.NOTE
+    assert rules.decide(eviction(there, finished_at=at(10.5)), again).action == rules.NOTE
+    elsewhere = wanted(**IO, notify_only=True, occurred_at=at(11), hypervisor="cmp02")
+    assert rules.decide(eviction(there, finished_at=at(10.5)), elsewhere).action == rules.REPLACE
     assert rules.decide(eviction(again, finished_at=at(11)), again).action == rules.KEEP
 
 
@@ -295,6 +298,94 @@ def test_telling_after_work_has_ended():
         rules.decide(eviction(finished_at=at(20)), wanted(**IO, notify_only=True, occurred_at=at(21))).action
         == rules.REPLACE
     )
+
+
+def io_told(*seconds: float, count: int = 3, window: float = 20) -> tuple[dict, list[str]]:
+    """Tell of I/O errors at these seconds, as the step does it: the last Eviction and the actions."""
+    existing, actions = None, []
+    for second in seconds:
+        want = wanted(**IO, notify_only=True, occurred_at=at(second), persist_count=count, persist_window=window)
+        decision = rules.decide(existing, want)
+        actions.append(decision.action)
+        asked = decision.wanted or want
+        if decision.action in (rules.CREATE, rules.REPLACE, rules.NOTE):
+            annotations = asked.annotations(existing)
+            existing = eviction(asked, finished_at=at(second) if asked.notify_only else None)
+            existing["metadata"]["annotations"] = annotations
+    return existing, actions
+
+
+def test_an_error_that_is_told_often_enough_in_time_is_moved():
+    existing, actions = io_told(1, 6, 11)
+    assert actions == [rules.CREATE, rules.NOTE, rules.REPLACE]
+    assert "notifyOnly" not in existing["spec"]
+    assert existing["spec"]["reason"].endswith("told 3 times within 20 s, so it persists")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options"),
+    [((1, 6), {}), ((1, 6, 27), {}), ((1, 6, 6, 6), {}), ((1, 2, 3, 4, 5, 6), {"count": 0}), ((1, 30, 59), {})],
+)
+def test_one_that_heals_is_only_told(seconds, options):
+    existing, actions = io_told(*seconds, **options)
+    assert existing["spec"]["notifyOnly"] is True
+    assert rules.REPLACE not in actions
+
+
+def test_after_a_move_it_is_counted_anew():
+    existing, _actions = io_told(1, 6, 11)
+    moved = {**existing, "status": eviction(finished_at=at(15))["status"]}
+    again = wanted(**IO, notify_only=True, occurred_at=at(16), persist_count=3, persist_window=20, hypervisor="cmp02")
+    decision = rules.decide(moved, again)
+    assert decision.action == rules.REPLACE and decision.wanted is None
+    assert len(fault_history.read({"metadata": {"annotations": again.annotations(moved)}})) == 4
+    assert fault_history.told_lately(again.faults(moved), "DiskIOError", 20) == 1
+
+
+def test_that_it_is_over_is_told_once_and_only_of_that_fault():
+    there = eviction(wanted(**IO, notify_only=True), finished_at=at(10))
+    over = {**IO, "notify_only": True, "fault_over": True, "reason": "It runs again"}
+    assert rules.decide(there, wanted(**over)).action == rules.NOTE
+    assert len(wanted(**over).faults(there)) == 1
+    assert rules.decide(eviction(wanted(**over)), wanted(**over)).action == rules.KEEP
+    assert rules.decide(there, wanted(**over, occurred_at=at(11))).action == rules.KEEP
+    assert rules.decide(eviction(), wanted(**over)).action == rules.KEEP
+    assert rules.decide(None, wanted(**over)).action == rules.KEEP
+    with pytest.raises(ArgumentError, match="fault_over"):
+        wanted(**IO, fault_over=True)
+
+
+@pytest.mark.parametrize(
+    "given", [{"persist_count": -1}, {"persist_count": 65}, {"persist_window": -0.1}, {"persist_window": 1e9}]
+)
+def test_persistence_has_bounds(given):
+    with pytest.raises(ArgumentError, match="persist_"):
+        wanted(**given)
+
+
+# --- a server's faults ----------------------------------------------------------------------------------------------
+
+
+def annotated(text: object) -> dict:
+    return {"metadata": {"annotations": {fault_history.ANNOTATION: text}}}
+
+
+@given(st.one_of(st.text(), st.none(), st.integers(), st.dictionaries(st.text(), st.text())))
+def test_a_hostile_annotation_is_read_as_what_is_good_of_it(text):
+    faults = fault_history.read(annotated(text))
+    assert fault_history.read(annotated(fault_history.write(faults))) == faults
+    assert fault_history.acted_lately(annotated(text), 600) <= len(faults)
+
+
+def test_the_annotation_is_bounded_and_keeps_the_newest():
+    faults: tuple = ()
+    for second in range(3000):
+        when = f"2026-11-24T{9 + second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.000000Z"
+        faults = fault_history.added(faults, fault_history.Fault(when, "DiskIOError", bool(second % 3)))
+    assert len(faults) == 2 * fault_history.KEPT
+    assert len(fault_history.write(faults)) < 16_384
+    assert fault_history.read(annotated(fault_history.write(faults))) == faults
+    assert faults[-1].at.endswith("49:59.000000Z")
 
 
 # --- a server's life ------------------------------------------------------------------------------------------------

@@ -738,3 +738,65 @@ def test_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         state_file.write(str(tmp_path / "state.json"), {"u": {"x": object()}})
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what lasts -----------------------------------------------------------------------------------------------------
+
+
+def test_a_guest_that_an_io_error_keeps_suspended_is_told_again_in_time():
+    domains = Domains(retell=20)
+    rows = [listed(PAUSED, 5)]
+
+    def told(now: float) -> int:
+        domains.begin_listing()
+        events, _notes = domains.compare(rows, NOW, now=now)
+        return len(events)
+
+    assert [told(now) for now in (0, 10, 19, 20, 30, 40)] == [1, 0, 0, 1, 0, 1]
+    rows[0] = listed(RUNNING, 1)
+    assert [told(now) for now in (50, 100)] == [0, 0]
+
+
+def test_what_an_event_told_is_told_again_only_after_that_time():
+    domains = Domains(retell=20)
+    compare(domains, listed(RUNNING, 1))
+    domains.observe({"event": "io_error", "uuid": A, "domain": "a", "action": "PAUSE"})
+    found = []
+    for now in (5, 15, 26):
+        domains.begin_listing()
+        found.append(len(domains.compare([listed(PAUSED, 5)], NOW, now=now)[0]))
+    assert found == [0, 0, 1]
+
+
+@pytest.mark.parametrize("row", [(PAUSED, 6), (CRASHED, 1), (SHUTOFF, 3)])
+def test_other_faults_are_told_once(row):
+    domains = Domains(retell=1)
+    domains.begin_listing()
+    assert len(domains.compare([listed(*row)], NOW, now=0)[0]) == 1
+    domains.begin_listing()
+    assert domains.compare([listed(*row)], NOW, now=1000)[0] == []
+
+
+def test_a_migration_is_told_once_however_many_passes_it_needs():
+    domains = Domains()
+    compare(domains, listed(RUNNING, 1))
+
+    def told(*iterations: int) -> list[bool]:
+        return [
+            domains.observe({"event": "migration_iteration", "uuid": A, "domain": "a", "iteration": iteration})
+            for iteration in iterations
+        ]
+
+    def lifecycle(action: str, detail: str) -> None:
+        domains.observe({"event": "lifecycle", "uuid": A, "domain": "a", "action": action, "detail": detail})
+
+    assert told(1, 2, 3) == [True, False, False]
+    lifecycle("RESUMED", "MIGRATED")  # it failed
+    assert told(1, 2) == [True, False]
+    assert told(1, 2) == [True, False], "its end was not seen"
+    domains.observe({"event": "job_completed", "uuid": A, "domain": "a", "operation": "MIGRATION_OUT"})
+    assert told(4, 5) == [True, False]
+    lifecycle("SUSPENDED", "MIGRATED")
+    assert told(6) == [False]
+    domains.begin_connection()
+    assert told(7) == [True], "what goes on when the connection is new is told"

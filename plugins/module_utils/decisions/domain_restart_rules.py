@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import shown
 
-METHODS = ("auto", "reset", "reboot", "start", "verify")
+METHODS = ("auto", "reset", "reboot", "start", "resume", "verify")
 
 # libvirt's virDomainState and its reasons, by number.
 STATES = ("NOSTATE", "RUNNING", "BLOCKED", "PAUSED", "SHUTDOWN", "SHUTOFF", "CRASHED", "PMSUSPENDED")
@@ -47,6 +47,7 @@ _BUSY = {
     ("PAUSED", "POSTCOPY"),
     ("PAUSED", "POSTCOPY_FAILED"),
 }
+_SUSPENDED_BY_ERROR = {("PAUSED", "IOERROR"), ("PAUSED", "API_ERROR")}
 # QEMU died; nobody wanted it off.
 _DIED = {("SHUTOFF", "CRASHED"), ("SHUTOFF", "FAILED"), ("SHUTOFF", "DAEMON")}
 
@@ -77,7 +78,8 @@ def plan(state: str, reason: str, method: str, persistent: bool = True) -> Plan:
 
     :param state: a name of STATES, with `reason` as in REASONS.
     :param method: ``auto`` repairs what broke and leaves alone what somebody wanted; ``reset`` and ``reboot`` restart a
-        guest whatever it does; ``start`` makes it run without restarting one that runs; ``verify`` only looks.
+        guest whatever it does; ``start`` makes it run without restarting one that runs; ``resume`` lets a guest go on that
+        an I/O error suspended, and leaves alone every other one; ``verify`` only looks.
     :param persistent: whether libvirt keeps the definition of a domain that is off.
     :raises ArgumentError: the method does not fit the state, or would do harm.
     """
@@ -86,6 +88,11 @@ def plan(state: str, reason: str, method: str, persistent: bool = True) -> Plan:
     at = f"is {state} ({reason})"
     if method == "verify":
         return Plan((), f"{at}; nothing is done to it")
+    if method == "resume":
+        if (state, reason) in _SUSPENDED_BY_ERROR:
+            # Its memory is whole; QEMU tries the failed request again.
+            return Plan((RESUME,), f"{at}: resumed")
+        return Plan((), f"{at} and left alone: no I/O error suspends it", verify=False)
     if (state, reason) == ("SHUTOFF", "MIGRATED"):
         # Never: it runs on another host with the same disk.
         return _leave(method, at, "it was migrated to another host and may run there")
@@ -129,8 +136,7 @@ def _plan_paused(reason: str, method: str, at: str) -> Plan:
         return Plan((RESUME,), f"{at}: resumed")
     if reason == "WATCHDOG":
         return Plan((RESET, RESUME), f"{at}: reset and resumed")
-    if reason in ("IOERROR", "API_ERROR"):
-        # Its memory is whole; QEMU tries the failed request again.
+    if ("PAUSED", reason) in _SUSPENDED_BY_ERROR:
         return Plan((RESUME,), f"{at}: resumed")
     return _leave(method, at, "somebody paused it")
 

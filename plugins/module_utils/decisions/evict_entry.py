@@ -21,6 +21,9 @@ class Settings:
     backoff: float = 5.0
     attempt_timeout: float = 600.0
     evacuate_timeout: float = 180.0
+    crash_restarts: int = 10
+    crash_moves: int = 10
+    crash_window: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Context:
     returned: bool = False
     others: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    faults: int = 0
+    """How often this server needed help within the crash window, this time included; 0 where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,12 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
         return _confirm(entry, context)
     if server.host != context.source:
         return _away(entry, server, context)
+    if _given_up(entry, server, context):
+        message = (
+            f"needed help {context.faults} times within {context.settings.crash_window:g} s, restarts and moves among it:"
+            " left alone until somebody has looked why (openstack console log show, the guest's disk)"
+        )
+        return end(entry, "Failed", message, context)
     if _restart_wanted(entry, server, context):
         return _restart(entry, server, context)
     return _move(entry, server, context)
@@ -143,6 +149,14 @@ def _confirm(entry: Entry, context: Context) -> Decision:
     return Decision(replace(entry, phase="Confirming", attempted_at=context.now, message=message), "Confirm")
 
 
+def _given_up(entry: Entry, server: ServerFacts, context: Context) -> bool:
+    """Whether the server fails as soon as it is helped, wherever it is."""
+    most = context.settings.crash_restarts + context.settings.crash_moves
+    if context.whole_host or entry.route != "None" or context.faults <= most or server.stopped_by_user:
+        return False
+    return context.cause == "DiskIOError" or (context.cause in DEAD_GUEST and server.running is False)
+
+
 def _restart_wanted(entry: Entry, server: ServerFacts, context: Context) -> bool:
     if entry.route in ("LiveMigrate", "ColdMigrate"):
         # Once on its way out it is not restarted again, but for a guest of a drained host that died while it waited.
@@ -153,7 +167,9 @@ def _restart_wanted(entry: Entry, server: ServerFacts, context: Context) -> bool
             and (server.running is False)
         )
     if not context.whole_host and context.cause in DEAD_GUEST:
-        return context.cause in RESTART_FIRST
+        # One that keeps dying here is tried elsewhere.
+        dies_again = context.faults > context.settings.crash_restarts and server.running is False
+        return context.cause in RESTART_FIRST and (entry.route == "Restart" or not dies_again)
     # A guest that crashed on a host to be emptied: restarted through Nova first, then moved as a running one.
     return server.vm_state == "active" and server.running is False
 

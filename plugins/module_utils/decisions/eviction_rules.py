@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import fault_history
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     format_time,
@@ -30,7 +32,7 @@ CAUSES = (*HOST_CAUSES, *INSTANCE_CAUSES, "Maintenance", "Reboot")
 MAX_INSTANCES = 1000
 MAX_REASON = 1024
 
-CREATE, UPDATE, REPLACE, KEEP, WAIT = "create", "update", "replace", "keep", "wait"
+CREATE, UPDATE, REPLACE, KEEP, WAIT, NOTE = "create", "update", "replace", "keep", "wait", "note"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Wanted:
     :ivar instances: server UUIDs; empty means all of the host.
     :ivar occurred_at: when the fault was seen (RFC 3339, UTC, microseconds), or None.
     :ivar notify_only: it only tells of a fault; nothing is to be moved.
+    :ivar fault_over: the fault that the Eviction tells of is over: only its reason changes.
+    :ivar persist_count: told so often within `persist_window` seconds, more than telling is asked for; 0 is never.
     """
 
     name: str
@@ -49,6 +53,9 @@ class Wanted:
     cause: str | None = None
     occurred_at: str | None = None
     notify_only: bool = False
+    fault_over: bool = False
+    persist_count: int = 0
+    persist_window: float = 0.0
 
     def spec(self) -> dict:
         """Return it as ``spec`` of an Eviction; what is not given stays out, so that upstream's schema takes it."""
@@ -63,17 +70,31 @@ class Wanted:
             spec["notifyOnly"] = True
         return spec
 
+    def faults(self, existing: dict | None) -> tuple[fault_history.Fault, ...]:
+        """The server's faults with this one; empty where it is not about one server or has no time."""
+        if len(self.instances) != 1 or not self.occurred_at or not self.cause:
+            return ()
+        fault = fault_history.Fault(self.occurred_at, self.cause, self.notify_only)
+        return fault_history.added(fault_history.read(existing), fault)
+
+    def annotations(self, existing: dict | None) -> dict[str, str]:
+        """Annotations of the Eviction that is made, or made anew, given the one that was there."""
+        faults = self.faults(existing)
+        return {fault_history.ANNOTATION: fault_history.write(faults)} if faults else {}
+
 
 @dataclass(frozen=True)
 class Decision:
     """What to do, and why in words.
 
-    :ivar action: CREATE; UPDATE (patch spec.occurredAt); REPLACE (delete, then create); KEEP (nothing to do);
-        WAIT (something must end first: read again).
+    :ivar action: CREATE; UPDATE (patch spec.occurredAt); NOTE (as UPDATE, and the reason and the faults that it knows);
+        REPLACE (delete, then create); KEEP (nothing to do); WAIT (something must end first: read again).
+    :ivar wanted: what to create or note, where that is not what was asked for.
     """
 
     action: str
     message: str
+    wanted: Wanted | None = None
 
 
 def wanted_from(params: dict) -> Wanted:
@@ -98,6 +119,8 @@ def wanted_from(params: dict) -> Wanted:
         )
     if params.get("notify_only") and not instances:
         raise ArgumentError("notify_only is about servers: name them in instances")
+    if params.get("fault_over") and not params.get("notify_only"):
+        raise ArgumentError("fault_over is about a fault that was only told: set notify_only, too")
     occurred_at = params.get("occurred_at") or None
     return Wanted(
         name=_name(params.get("name") or None, hypervisor, instances),
@@ -107,7 +130,17 @@ def wanted_from(params: dict) -> Wanted:
         cause=cause,
         occurred_at=format_time(parse_time(occurred_at, "occurred_at")) if occurred_at is not None else None,
         notify_only=bool(params.get("notify_only")),
+        fault_over=bool(params.get("fault_over")),
+        persist_count=_within(params, "persist_count", 0, 64),
+        persist_window=_within(params, "persist_window", 0, 86_400),
     )
+
+
+def _within(params: dict, option: str, least: float, most: float) -> Any:
+    value = params.get(option) or 0
+    if not least <= value <= most:
+        raise ArgumentError(f"{option} {shown(value)} is out of range: give {least:g} to {most:g}")
+    return value
 
 
 def name_from(params: dict) -> str:
@@ -166,11 +199,14 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
     restart and that end. Beginning anew for nothing is harmless, since a running server is never restarted.
 
     An Eviction that only tells of a fault (notify_only) gives way to a later one that asks for more, and never disturbs
-    one that is in work.
+    one that is in work. Told again it takes note, until the fault has been told so often that it counts as persistent:
+    then it gives way to one that asks for a move.
 
     :param existing: the Eviction of that name, or None.
     :raises ArgumentError: the one there is about other servers.
     """
+    if existing is None and wanted.fault_over:
+        return Decision(KEEP, f"there is no Eviction {wanted.name} that tells of a fault")
     if existing is None:
         return Decision(CREATE, f"Eviction {wanted.name} is made")
     metadata, spec = existing.get("metadata") or {}, existing.get("spec") or {}
@@ -182,6 +218,14 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
             f"Eviction {wanted.name} is there already and is about {_about(there, spec)}, not about"
             f" {_about(wanted.instances, {'hypervisor': wanted.hypervisor})}: wait for its end and remove it, or use another name"
         )
+    if wanted.fault_over:
+        if (
+            is_notify_only(existing)
+            and spec.get("occurredAt") == wanted.occurred_at
+            and spec["reason"] != wanted.reason
+        ):
+            return Decision(NOTE, f"Eviction {wanted.name} tells that the fault of {wanted.occurred_at} is over")
+        return Decision(KEEP, f"Eviction {wanted.name} tells of another fault, or that this one is over")
     seen = spec.get("occurredAt")
     if is_notify_only(existing) and not wanted.notify_only:
         # Of one server's faults a later one is another one: a dead QEMU has no I/O errors.
@@ -190,6 +234,8 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
                 REPLACE, f"Eviction {wanted.name} only told of a fault; one that asks for more takes its place"
             )
         return Decision(KEEP, f"Eviction {wanted.name} tells of a later fault than that of {wanted.occurred_at}")
+    if is_notify_only(existing) and wanted.notify_only:
+        return _decide_told_again(existing, wanted)
     if is_finished(existing):
         return _decide_finished(existing, wanted)
     if wanted.occurred_at is None or (wanted.notify_only and not is_notify_only(existing)):
@@ -200,6 +246,24 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
         # The server came here from there; that Eviction ends as soon as the operator sees it.
         return Decision(WAIT, f"Eviction {wanted.name} is still in work for {shown(spec.get('hypervisor'))}")
     return Decision(UPDATE, f"Eviction {wanted.name} is in work; it is told of the fault of {wanted.occurred_at}")
+
+
+def _decide_told_again(existing: dict, wanted: Wanted) -> Decision:
+    spec = existing["spec"]
+    seen = answered_fault(existing)
+    if wanted.occurred_at is None or (seen and parse_time(wanted.occurred_at) <= parse_time(seen)):
+        return Decision(KEEP, f"Eviction {wanted.name} tells of the fault of {wanted.occurred_at or seen} already")
+    if spec.get("hypervisor") != wanted.hypervisor or spec.get("cause") != wanted.cause:
+        return Decision(REPLACE, f"Eviction {wanted.name} told of another fault; that of {wanted.occurred_at} is told")
+    count = fault_history.told_lately(wanted.faults(existing), wanted.cause or "", wanted.persist_window)
+    if wanted.persist_count and count >= wanted.persist_count:
+        reason = f"{wanted.reason}; told {count} times within {wanted.persist_window:g} s, so it persists"
+        return Decision(
+            REPLACE,
+            f"Eviction {wanted.name}: the fault was told {count} times and persists; one that asks for a move takes its place",
+            replace(wanted, notify_only=False, reason=_reason(reason)),
+        )
+    return Decision(NOTE, f"Eviction {wanted.name} takes note of the fault of {wanted.occurred_at}")
 
 
 def _decide_finished(existing: dict, wanted: Wanted) -> Decision:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import fault_history
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import TERMINAL, Context, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import FENCING, Fence, fenced_condition
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
@@ -89,6 +90,7 @@ def context_of(eviction: dict, now: float, service_up: bool, settings: Settings,
         notify_only=bool(spec.get("notifyOnly")),
         whole_host=not spec.get("instances"),
         settings=settings,
+        faults=fault_history.acted_lately(eviction, settings.crash_window),
         **more,
     )
 

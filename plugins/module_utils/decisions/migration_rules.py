@@ -171,3 +171,64 @@ def next_status(existing: dict | None, told: dict, now: str) -> dict:
     if told.get("started") or old.get("started"):
         return told
     return {"started": now, **told}
+
+
+# --- watched by the agents of source and destination ---------------------------------------------------------------
+
+OUTCOMES = {
+    "progress": "still on its way",
+    "left": "the server has left",
+    "failed": "the migration failed or was cancelled, the server stays where it is",
+    "arrived": "the server has arrived",
+    "none": "nothing is on its way",
+}
+
+
+def watched_spec(kind: str, name: str, hypervisor: str, existing: dict | None) -> tuple[dict, bool]:
+    """The spec to write at the first sample (None as a value removes), and whether a new migration begins with it.
+
+    Only the source sees a migration begin, and only the destination says that it is the target. A destination that finds an
+    older migration there, or none, was quicker than the source's agent.
+
+    :param kind: of the sample, as in domain_job.Sample.
+    """
+    spec, status = (existing or {}).get("spec") or {}, (existing or {}).get("status") or {}
+    if kind != "arrived":
+        return {"instance": name, "source": hypervisor, "target": None, "eviction": None}, True
+    if spec.get("target") == hypervisor and status.get("destination") == hypervisor:
+        return {"instance": name}, False  # told before
+    if (
+        spec.get("source")
+        and spec["source"] != hypervisor
+        and not spec.get("target")
+        and status.get("type") != "failed"
+    ):
+        return {"instance": name, "target": hypervisor}, False
+    return {"instance": name, "source": None, "target": hypervisor, "eviction": None}, True
+
+
+def begun(existing: dict | None, now: str) -> dict:
+    """The status's fields for a new migration: what the former one left is removed (None)."""
+    return {**{key: None for key in (existing or {}).get("status") or {} if key in FIELDS}, "started": now}
+
+
+def watched(kind: str, job: dict, hypervisor: str, existing: dict | None, started: str | None) -> dict:
+    """The status's fields that one sample tells.
+
+    :param started: when this watch began a new migration; None at a destination that goes on with the source's.
+    """
+    told = status_from_job(job)
+    if kind == "progress" or kind == "failed":
+        told["origin"] = hypervisor
+    if kind == "failed":
+        told |= {"type": "failed", "errMsg": OUTCOMES["failed"]}
+    elif kind == "left":
+        told |= {"origin": hypervisor, "type": "completed", "operation": "migration_out"}
+    elif kind == "arrived":
+        told |= {"destination": hypervisor, "type": "completed"}
+        return told
+    status = (existing or {}).get("status") or {}
+    if status.get("destination") and status.get("started") == started:
+        # The destination has told the end already.
+        return {"origin": hypervisor}
+    return told

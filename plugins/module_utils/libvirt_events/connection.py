@@ -265,7 +265,7 @@ class Connection:
 
     def _happened(self, event: dict[str, Any]) -> None:
         if not self.domains.observe(event):
-            log.info("%s: %s of %s was told by the comparison before", self.uri, event["event"], event["uuid"])
+            log.debug("%s: %s of %s was told before", self.uri, event["event"], event["uuid"])
             return
         self._emit(self._joiner.add(event, self._loop.time()))
 
@@ -287,7 +287,7 @@ class Connection:
             self.domains.begin_listing()
         asked = timestamp(time.time())
         listing = await link.ask(_list)
-        events, notes = self.domains.compare(listing, asked, connected=connected)
+        events, notes = self.domains.compare(listing, asked, connected=connected, now=self._loop.time())
         for note in notes:
             log.warning("%s: %s", self.uri, note)
         for event in events:

@@ -33,6 +33,7 @@ class Options:
     backoff_max: float = 10.0
     call_timeout: float = 10.0
     heartbeat_seconds: float = 10.0
+    retell_seconds: float = 20.0
     join_window: float = 0.5
     instances: bool = True
     state_path: str | None = None
@@ -46,6 +47,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "backoff_max": (0.05, 3600),
     "call_timeout": (0.5, 600),
     "heartbeat_seconds": (1, 86400),
+    "retell_seconds": (1, 86400),
     "join_window": (0, 10),
 }
 _WHOLE = frozenset(("keepalive_interval", "keepalive_count"))

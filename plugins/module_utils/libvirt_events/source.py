@@ -64,7 +64,7 @@ class _Source:
         self._save_failed = False
         remembered = self._remembered()
         self.connections = [
-            Connection(uri, name, options, Domains(remembered.get(uri)), self._tell)
+            Connection(uri, name, options, Domains(remembered.get(uri), options.retell_seconds), self._tell)
             for uri, name in zip(options.uris, options.hypervisors, strict=True)
         ]
         self._changed = asyncio.Event()

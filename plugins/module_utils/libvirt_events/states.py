@@ -15,6 +15,7 @@ at every connect, and again with every heartbeat: edges for speed, levels for tr
   or is new here and persistent; not if it was seen stopped before.
 - gone altogether: Nova undefines on purpose what it deletes and what it has migrated away. Noted, never told as a death.
 - paused by an I/O error, by a watchdog, by a crash: told as that row, by the same rules.
+- still paused by an I/O error: told again every now and then, since somebody has to see that it persists, or has healed.
 
 Wrong in doubt on the side of telling: a domain told in vain costs a question to Nova, one not told costs a VM.
 """
@@ -71,7 +72,7 @@ class Fault(NamedTuple):
 class _Domain:
     """What is known of one domain."""
 
-    __slots__ = ("fault", "has_run", "incoming", "name", "state", "told_by_comparison")
+    __slots__ = ("fault", "fault_told", "has_run", "incoming", "iteration", "name", "state", "told_by_comparison")
 
     def __init__(self, name: str, state: str, fault: Fault | None = None) -> None:
         self.name = name
@@ -81,15 +82,21 @@ class _Domain:
         self.incoming = self.has_run = False
         # A comparison told its end; libvirt's own event about it may still be under way.
         self.told_by_comparison = False
+        # When the fault was told last (seconds of any clock); None: by an event, the next comparison sets it.
+        self.fault_told: float | None = None
+        # How far its outgoing migration was; 0 without one.
+        self.iteration = 0
 
 
 class Domains:
     """Memory of one connection's domains.
 
     :param remembered: what :meth:`memory` gave an earlier process; None when there is no such memory.
+    :param retell: seconds after which a guest that an I/O error keeps suspended is told again.
     """
 
-    def __init__(self, remembered: dict[str, str] | None = None) -> None:
+    def __init__(self, remembered: dict[str, str] | None = None, retell: float = float("inf")) -> None:
+        self._retell = retell
         self._domains = {uuid: _Domain("", state) for uuid, state in (remembered or {}).items()}
         self._changed_since_listing: set[str] = set()
         self.dirty = False
@@ -113,12 +120,18 @@ class Domains:
     def observe(self, event: Event) -> bool:
         """Learn from one event as libvirt sent it.
 
-        :returns: False when a comparison has told this death already, so that it must not be told again.
+        :returns: False when a comparison has told this death already, so that it must not be told again, and for a further
+            iteration of a migration that was told of.
         """
         kind, uuid = event["event"], event["uuid"]
         domain = self._domains.get(uuid)
         if kind == "lifecycle":
             return self._observe_lifecycle(event, domain)
+        if kind == "migration_iteration" and domain is not None:
+            before, domain.iteration = domain.iteration, event["iteration"]
+            return not 0 < before < event["iteration"]
+        if kind == "job_completed" and domain is not None:
+            domain.iteration = 0
         if domain is not None and event.get("action") == "PAUSE":
             if kind == "io_error":
                 self._set(uuid, domain, ACTIVE, Fault("io_error", "PAUSE", ""))
@@ -140,6 +153,9 @@ class Domains:
         domain.name = event["domain"]
         if action in _CHANGES:
             self._changed_since_listing.add(uuid)
+        if action in ("STARTED", "STOPPED", "RESUMED"):
+            # SUSPENDED is part of a migration; RESUMED at its source is the end of one that failed
+            domain.iteration = 0
         if action == "STARTED":
             domain.incoming = detail == "MIGRATED" and not domain.has_run
             domain.told_by_comparison = False
@@ -173,6 +189,8 @@ class Domains:
         return True
 
     def _set(self, uuid: str, domain: _Domain, state: str, fault: Fault | None) -> None:
+        if fault != domain.fault:
+            domain.fault_told = None
         domain.fault = fault
         if domain.state != state:
             domain.state = state
@@ -190,14 +208,16 @@ class Domains:
         for domain in self._domains.values():
             # what was under way on the old connection is lost, a start among it
             domain.told_by_comparison = domain.incoming = domain.has_run = False
+            domain.iteration = 0
 
     def compare(
-        self, listing: Iterable[Listed], occurred_at: str, *, connected: bool = False
+        self, listing: Iterable[Listed], occurred_at: str, *, connected: bool = False, now: float = 0.0
     ) -> tuple[list[Event], list[str]]:
         """Learn from libvirt's answer about all domains.
 
         :param occurred_at: when libvirt was asked, the time of what is found.
         :param connected: the connection is new: events may have been missed.
+        :param now: seconds of any clock.
         :returns: synthetic events to tell, and sentences for the log.
         """
         events: list[Event] = []
@@ -207,7 +227,7 @@ class Domains:
             gone.discard(listed.uuid)
             if listed.uuid in self._changed_since_listing:
                 continue
-            fault = self._compare_one(listed, connected)
+            fault = self._compare_one(listed, connected, now)
             if fault is not None:
                 events.append(_synthetic(listed, fault, occurred_at))
         for uuid in sorted(gone - self._changed_since_listing):
@@ -220,7 +240,7 @@ class Domains:
                 )
         return events, notes
 
-    def _compare_one(self, listed: Listed, connected: bool) -> Fault | None:
+    def _compare_one(self, listed: Listed, connected: bool, now: float) -> Fault | None:
         """What is to be told about the domain."""
         known = self._domains.get(listed.uuid)
         domain = known or _Domain(listed.name, "")
@@ -235,10 +255,19 @@ class Domains:
         else:
             state = FAILED if found else STOPPED
         self._set(listed.uuid, domain, state, found)
-        if found is None or (not connected and before and before[:2] == found[:2]):
+        if found is None or (not connected and before and before[:2] == found[:2] and not self._due(domain, now)):
             return None
+        domain.fault_told = now
         domain.told_by_comparison = found.action == "STOPPED"
         return found
+
+    def _due(self, domain: _Domain, now: float) -> bool:
+        """Whether a fault that lasts is to be told again: one that may heal, or turn out to persist."""
+        if domain.fault is None or domain.fault.event != "io_error":
+            return False
+        if domain.fault_told is None:
+            domain.fault_told = now
+        return now - domain.fault_told >= self._retell
 
 
 def _fault_of(listed: Listed, domain: _Domain, is_new: bool) -> Fault | None:

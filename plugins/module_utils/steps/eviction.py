@@ -25,6 +25,9 @@ ARGUMENTS = {
         "reason": {"type": "str"},
         "occurred_at": {"type": "str"},
         "notify_only": {"type": "bool", "default": False},
+        "fault_over": {"type": "bool", "default": False},
+        "persist_count": {"type": "int", "default": 0},
+        "persist_window": {"type": "float", "default": 0.0},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     },
     "required_if": [("state", "present", ("hypervisor", "reason"))],
@@ -57,23 +60,27 @@ def run(params: dict, check_mode: bool) -> dict:
 
 def present(client: Client, resource: Resource, wanted: rules.Wanted, check_mode: bool) -> dict:
     """Ask for the Eviction `wanted`, once; return the step's result."""
-    existing: dict | None = None
+    existing = client.get(resource, wanted.name) if wanted.fault_over else None
     for turn in range(TURNS):
         if turn:
             existing = client.get(resource, wanted.name)
         # At first nothing is assumed to be there, the common case: one request instead of two.
         decision = rules.decide(existing, wanted)
+        asked = decision.wanted or wanted
         try:
             if decision.action == rules.KEEP:
                 return _result(False, "unchanged", existing, existing, decision.message)
             if decision.action == rules.WAIT:
                 time.sleep(min(0.05 * 2**turn, 1.0))
                 continue
-            if decision.action == rules.UPDATE:
-                body = {
+            if decision.action in (rules.UPDATE, rules.NOTE):
+                body: dict = {
                     "metadata": {"resourceVersion": existing["metadata"]["resourceVersion"]},
                     "spec": {"occurredAt": wanted.occurred_at},
                 }
+                if decision.action == rules.NOTE:
+                    body["metadata"]["annotations"] = wanted.annotations(existing)
+                    body["spec"]["reason"] = wanted.reason
                 new = client.patch(resource, wanted.name, body, dry_run=check_mode)
                 # Upstream's definition has no occurredAt and drops it.
                 changed = new["spec"] != existing["spec"]
@@ -82,9 +89,9 @@ def present(client: Client, resource: Resource, wanted: rules.Wanted, check_mode
                 _delete(client, resource, existing, check_mode)
                 if check_mode:
                     # A dry run cannot create what a dry run only pretended to delete.
-                    new = resource.body(wanted.name, spec=wanted.spec())
+                    new = resource.body(asked.name, spec=asked.spec())
                 else:
-                    new = _create(client, resource, wanted, False)
+                    new = _create(client, resource, asked, False, existing)
                 return _result(True, "replaced", existing, new, decision.message)
             return _result(True, "created", None, _create(client, resource, wanted, check_mode), decision.message)
         except (Conflict, NotFound) as error:
@@ -98,17 +105,20 @@ def present(client: Client, resource: Resource, wanted: rules.Wanted, check_mode
     )
 
 
-def _create(client: Client, resource: Resource, wanted: rules.Wanted, dry_run: bool) -> dict:
+def _create(
+    client: Client, resource: Resource, wanted: rules.Wanted, dry_run: bool, former: dict | None = None
+) -> dict:
     refusal = HaError(
         f"Eviction {wanted.name} is refused: {resource.full_name} as served by {client.config.server} has no"
         f" spec.instances, so it would move every server of {wanted.hypervisor}. Install the definitions of c5c3.ha"
         " (role c5c3.ha.crds), or set api_group to a group that has them"
     )
     try:
+        body = resource.body(wanted.name, spec=wanted.spec())
+        if annotations := wanted.annotations(former):
+            body["metadata"]["annotations"] = annotations
         # Strict: the API server would drop an unknown spec.instances without a word.
-        new = client.create(
-            resource, resource.body(wanted.name, spec=wanted.spec()), dry_run=dry_run, strict=bool(wanted.instances)
-        )
+        new = client.create(resource, body, dry_run=dry_run, strict=bool(wanted.instances))
     except Invalid as error:
         if wanted.instances and 'unknown field "spec.instances"' in str(error):
             raise refusal from None

@@ -25,7 +25,7 @@ if not any((Path(entry) / "ansible_collections/c5c3/ha/galaxy.yml").exists() for
 
 SEED = int(os.environ.get("C5C3_LAB_SEED", "3"))
 GUEST = Path(__file__).with_name("guest.S")
-IDLE, PANIC, RESET, POWER_OFF, WATCHDOG, WRITE = range(6)
+IDLE, PANIC, RESET, POWER_OFF, WATCHDOG, WRITE, FILL = range(7)
 SECTOR = 512
 Event = dict[str, Any]
 

@@ -1,6 +1,7 @@
 # A guest of one sector that does what its byte at offset 3 says, once it has run for half a second:
 # 0 nothing, 1 panic (pvpanic port 0x505), 2 reset itself once, 3 power off, 4 arm the i6300esb watchdog and never pet it,
-# 5 write ever new places of its disk, one each timer interrupt (18 a second).
+# 5 write ever new places of its disk, one each timer interrupt (18 a second), 6 fill 14 MiB of
+# its memory, so that it is slow to migrate.
 .intel_syntax noprefix
 .code16
 .global _start
@@ -31,6 +32,8 @@ begin:
   je watchdog
   cmp al,5
   je write
+  cmp al,6
+  je fill
 idle:
   hlt
   jmp idle
@@ -83,6 +86,21 @@ watchdog:
   mov al,2
   out dx,al
   jmp idle
+fill:                               # the BIOS copies 64 KiB at a time to above 1 MiB
+  mov bx,0x1000
+  mov es,bx
+  xor di,di
+  mov cx,0x8000
+  rep stosw
+  mov es,cx
+4: mov ah,0x87
+  mov cx,0x8000
+  mov si,offset descriptors
+  int 0x15
+  inc byte ptr [descriptors+0x1c]
+  cmp byte ptr [descriptors+0x1c],0xf0
+  jb 4b
+  jmp idle
 write:
   hlt
   mov ah,0x43
@@ -98,6 +116,11 @@ drive: .byte 0
 packet: .byte 16,0
 count: .word 1, 0x8000, 0
 place: .long 128, 0
+descriptors:
+  .zero 16
+  .byte 0xff,0xff, 0,0,1, 0x93, 0,0
+  .byte 0xff,0xff, 0,0,0x10, 0x93, 0,0
+  .zero 16
 .org 446
   .byte 0x80,0,2,0,0x83,0,32,0
   .long 1, 2047

@@ -63,6 +63,12 @@ options:
     description: Seconds between two heartbeats, each with a comparison of all domains.
     type: float
     default: 10
+  retell_seconds:
+    description:
+      - Seconds after which a guest that an I/O error keeps suspended is told again, at the next comparison. Whether the
+        error persists, or the guest can go on, is for the rulebook to find out.
+    type: float
+    default: 20
   join_window:
     description: Seconds that events which come in several are held to be joined. Deaths are never held.
     type: float

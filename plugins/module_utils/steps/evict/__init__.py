@@ -48,6 +48,9 @@ ARGUMENTS = {
         "move_attempts": {"type": "int", "default": 3},
         "attempt_timeout": {"type": "float", "default": 600.0},
         "backoff": {"type": "float", "default": 5.0},
+        "crash_restarts": {"type": "int", "default": 10},
+        "crash_moves": {"type": "int", "default": 10},
+        "crash_window": {"type": "float", "default": 600.0},
         "claim_ttl": {"type": "float", "default": 6.0},
         **CHOOSING_ARGS,
         "evacuate_timeout": {"type": "float", "default": 180.0},
@@ -116,5 +119,6 @@ def _check(params: dict) -> None:
         if not params[option] > 0:
             raise ArgumentError(f"{option} {shown(params[option])} must be more than 0")
     check_choosing(params)
-    if not params["backoff"] >= 0:
-        raise ArgumentError(f"backoff {shown(params['backoff'])} must not be negative")
+    for option in ("backoff", "crash_restarts", "crash_moves", "crash_window"):
+        if not params[option] >= 0:
+            raise ArgumentError(f"{option} {shown(params[option])} must not be negative")

@@ -51,6 +51,9 @@ class Work:
             backoff=params["backoff"],
             attempt_timeout=params["attempt_timeout"],
             evacuate_timeout=params["evacuate_timeout"],
+            crash_restarts=params["crash_restarts"],
+            crash_moves=params["crash_moves"],
+            crash_window=params["crash_window"],
         )
         self.acts: list[dict] = []
         self.claim = Claim(client, params["api_group"], params["name"], params["claim_ttl"], pool)
