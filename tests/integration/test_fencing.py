@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils import fencing, kubernetes
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import fencing_rules as rules
 from tests.lab import Lab, wait_until
 from tests.lab.bmc import Bmc
+from tests.lab.hosts import PATH
 
 pytestmark = [pytest.mark.lab, pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
@@ -53,35 +53,27 @@ def others_untouched(bmc: Bmc, before: list[str], host: str | None = None) -> No
     assert set(new) <= ({f"{host} off"} if host else set()), new
 
 
-class Watch:
-    """Looks at every process on the machine for a secret in its arguments or environment, again and again."""
+class Spy:
+    """Stands before a program on PATH, and looks at arguments and environments of the program and of all its callers."""
 
-    def __init__(self, secret: str) -> None:
-        self.secret = secret.encode()
-        self.found: list[str] = []
-        self.looks = 0
-        self._stop = threading.Event()
+    def __init__(self, folder: Path, program: str) -> None:
+        self.folder, self.log = folder, folder / f"{program}.seen"
+        text = f"""#!/bin/sh
+pid=$$
+while [ "$pid" -gt 1 ] && [ "$pid" != {os.getpid()} ]; do
+    tr '\\0' '\\n' </proc/$pid/cmdline >>{self.log}
+    tr '\\0' '\\n' </proc/$pid/environ >>{self.log}
+    pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)
+done
+exec {shutil.which(program, path=PATH)} "$@"
+"""
+        self.path = folder / program
+        self.path.write_text(text)
+        self.path.chmod(0o755)
 
-    def __enter__(self) -> Watch:
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            self.looks += 1
-            for folder in Path("/proc").iterdir():
-                if not folder.name.isdigit() or folder.name == str(os.getpid()):
-                    continue
-                for name in ("cmdline", "environ"):
-                    with contextlib.suppress(OSError):
-                        data = (folder / name).read_bytes()
-                        if self.secret in data:
-                            self.found.append(f"{name}: {data[:200]!r}")
+    @property
+    def seen(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 # --- off --------------------------------------------------------------------------------------------------------------
@@ -114,32 +106,32 @@ def test_each_of_two_systems_on_one_controller_is_its_own(lab, lab_bmc):
         lab.heal(host)
 
 
-def test_the_password_is_seen_by_nobody(lab_bmc, kind):
+def test_the_password_is_seen_by_nobody(lab_bmc, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    spies = [
+        Spy(tmp_path, name) for name in (("fence_redfish",) if kind == "redfish" else ("fence_ipmilan", "ipmitool"))
+    ]
     secret = lab_bmc.password
-    with Watch(secret) as watch:
-        result = fencing.fence_off(make(lab_bmc, kind), LONG)
+    result = fencing.fence_off(make(lab_bmc, kind), LONG)
     assert result.off, result
-    assert watch.looks > 10
-    assert watch.found == []
+    for spy in spies:
+        assert "LC_ALL=C.UTF-8" in spy.seen and secret not in spy.seen, spy.path
+    if kind == "ipmi":
+        assert "\nfence_ipmilan" in spies[0].seen or "fence_ipmilan" in spies[1].seen
+        assert "power\noff" in spies[1].seen and "mc\nguid" in spies[1].seen
     assert secret not in repr(result)
     for log in (lab_bmc.lab.directory / "control/log").glob("bmc-*.log"):
         assert secret not in log.read_text(errors="replace"), log
-    left = [str(path) for path in Path("/tmp").glob("c5c3-ha-*/ipmitool")]
-    assert left == []
 
 
-def test_the_watch_would_see_it(lab_bmc):
+def test_the_spy_would_see_it(lab_bmc, tmp_path):
     """The agent as everybody calls it: ipmitool -P has the password in its arguments."""
+    spy = Spy(tmp_path, "ipmitool")
     secret = lab_bmc.password
     lines = f"ip=10.66.0.254\nipport={lab_bmc.ipmi_port('cmp01')}\nusername={lab_bmc.user}\npassword={secret}\n"
-    with Watch(secret) as watch:
-        for _time in range(20):
-            subprocess.run(
-                ["fence_ipmilan"], input=f"{lines}lanplus=1\ncipher=3\naction=status\n", text=True, check=False
-            )
-            if watch.found:
-                break
-    assert watch.found
+    lines += f"lanplus=1\ncipher=3\naction=status\nipmitool_path={spy.path}\n"
+    subprocess.run(["fence_ipmilan"], input=lines, text=True, check=True, env={"PATH": PATH}, capture_output=True)
+    assert f"-P\n{secret}\n" in spy.seen
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

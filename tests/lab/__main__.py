@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("heal", "undo every fault: power on, thaw, reconnect, start", "").add_argument(
         "target", nargs="?", help=f"{any_target}; without it everything"
     )
+    verb("bmc", "start the hosts' management controllers, and tell how each is reached")
     oracle = verb("oracle", "what the guests really do, seen from outside")
     oracle.add_argument("--json", action="store_true")
     oracle.add_argument("--seconds", type=float, default=2.5, help="how long to look (2.5)")
@@ -141,11 +142,14 @@ def _prepare(arguments: argparse.Namespace) -> None:
     with _Printer() as progress:
         parts = arguments.parts.split(",")
         if "kubernetes" in parts:
+            from .bmc import virtual_environment as bmc_environment
             from .images import archive
             from .kube.build import programs
 
             programs(progress)
             archive()
+            progress("virtual environment of the management controllers")
+            bmc_environment()
         if "nova" in parts:
             from .nova import ready_data, virtual_environment
 
@@ -177,6 +181,17 @@ def _oracle(arguments: argparse.Namespace) -> None:
         _print_table(list(reports[0]), [list(report.values()) for report in reports])
     else:
         print("no servers")
+
+
+def _bmc(arguments: argparse.Namespace) -> None:
+    bmc = Lab.attach(arguments.seed).bmc
+    bmc.up()
+    rows = []
+    for host in bmc.lab.host_names:
+        for fencing in (bmc.redfish(host), bmc.ipmi(host)):
+            rows.append([host, fencing["agent"], fencing["address"], fencing["systemId"]])
+    _print_table(["host", "agent", "address", "systemId"], rows)
+    print(f"user {bmc.user}, password in {bmc.directory}/password, certificate authority {bmc.directory}/tls/ca.crt")
 
 
 def _run(lab: Lab, argv: Sequence[str], environment: dict[str, str] | None = None) -> None:
@@ -255,6 +270,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "down": _down,
     "prepare": _prepare,
     "status": _status,
+    "bmc": _bmc,
     "oracle": _oracle,
     "exec": _exec,
     "kubectl": _kubectl,

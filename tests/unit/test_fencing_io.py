@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ansible_collections.c5c3.ha.plugins.module_utils import fencing
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import fencing_rules as rules
@@ -394,6 +396,7 @@ class Api:
         self.asked: list[tuple] = []
 
     def get(self, resource, name, namespace):
+        resource.path(name, namespace)  # as the real one checks names
         self.asked.append((resource.plural, name, namespace))
         if isinstance(self.data, Exception):
             raise self.data
@@ -441,6 +444,30 @@ def test_targets_that_cannot_be_read(data, changes, reason):
     assert caught.value.reason == reason
     # Nobody's Secret elsewhere is even asked for.
     assert {namespace for _plural, _name, namespace in api.asked} <= {"ns"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = ("agent", "address", "systemId", "secretRef", "parameters")
+REFERENCES = st.fixed_dictionaries({}, optional={"name": JSON, "namespace": JSON})
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON | REFERENCES, max_size=3))
+def test_a_spec_of_anything_is_told_by_its_reason(changes):
+    """Whoever may write a Hypervisor may write this: nothing but a reason in one line comes of it."""
+    try:
+        made = fencing.read_target(Api(GOOD), hypervisor(**changes), "ns")
+    except rules.FencingError as error:
+        assert error.reason in rules.PERMANENT and str(error).isprintable()
+        assert PASSWORD not in str(error)
+    else:
+        lines = rules.agent_lines(made, "off", {})
+        assert len(lines.splitlines()) == 4 + len(made.parameters) + bool(made.port) - (
+            "power_wait" in dict(made.parameters)
+        )
 
 
 def test_the_namespace_of_the_pod_is_the_usual_one(tmp_path, monkeypatch):

@@ -73,7 +73,8 @@ def check_guid(target: FenceTarget, password: str, seconds: float) -> None:
     """
     options = dict(target.parameters)
     arguments = [process.find("ipmitool"), "-I", "lanplus", "-H", target.address, "-p", str(target.port or PORT)]
-    arguments += ["-U", target.username, "-f", password, "-L", options.get("privlvl", "administrator").upper()]
+    # Only with -v it tells a wrong password from silence.
+    arguments += ["-v", "-U", target.username, "-f", password, "-L", options.get("privlvl", "administrator").upper()]
     if "cipher" in options:
         arguments += ["-C", options["cipher"]]
     answer = process.run([*arguments, "mc", "guid"], "", seconds)

@@ -12,7 +12,7 @@ import os
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import fencing_rules as rules
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.fencing_rules import FenceTarget, FencingError
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import Forbidden
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Forbidden
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import SERVICE_ACCOUNT, Client
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, shown
 
@@ -32,7 +32,9 @@ def read_target(client: Client, hypervisor: dict, namespace: str = "") -> FenceT
     fencing = (hypervisor.get("spec") or {}).get("fencing")
     rules.checked_agent(host, fencing)
     reference = fencing.get("secretRef")
-    secret = _read_secret(client, host, reference, namespace or _own_namespace()) if reference else None
+    # Anything but a dict is as good as none.
+    known = reference if isinstance(reference, dict) and reference.get("name") else None
+    secret = _read_secret(client, host, known, namespace or _own_namespace()) if known else None
     return rules.make_target(host, fencing, secret)
 
 
@@ -48,6 +50,8 @@ def _read_secret(client: Client, host: str, reference: dict, namespace: str) -> 
     what = f"Secret {shown(name)} of spec.fencing.secretRef in namespace {namespace}"
     try:
         secret = client.get(SECRETS, name, namespace)
+    except ArgumentError as error:
+        raise FencingError(rules.INVALID_TARGET, f"Hypervisor {host}: spec.fencing.secretRef: {error}") from None
     except Forbidden:
         raise FencingError(
             rules.NOT_CONFIGURED,

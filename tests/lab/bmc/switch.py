@@ -55,8 +55,10 @@ class Switch:
             server.bind(str(path))
             server.listen(16)
             server.settimeout(1)
-            while self.lab.control.running:
+            own = path.stat().st_ino
+            while self.lab.control.running and path.exists() and path.stat().st_ino == own:
                 with contextlib.suppress(TimeoutError):
+                    # Another lab of this seed has a switch of its own.
                     client, _address = server.accept()
                     threading.Thread(target=self._answer, args=(client,), daemon=True).start()
 
