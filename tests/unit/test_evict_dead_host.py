@@ -671,6 +671,7 @@ def test_killed_at_every_request(new_site, kind):
             site.fence_results = [fencing.FenceResult(False, "Timeout", "no answer in time")]
         elif kind == "no host":
             site.no_host = {IDS[2]}
+            options = {"move_attempts": 2, "backoff": 1.0}
         elif kind == "by consent":
             site.agent = "none"
             options = {"unfenced_evacuation": True}
