@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import GroupFacts, MigrationFacts
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
+    GroupFacts,
+    MigrationFacts,
+    ServerFacts,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import NovaConflict, NovaUnavailable
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.locks import Locks
 from tests.unit import test_evict_step as base
 from tests.unit.test_evict_step import IDS, FakeNova, crashed, drain, evicting, run
 
@@ -294,3 +299,32 @@ def test_bad_options_are_named(world, option, value):
     with pytest.raises(ArgumentError, match=option):
         run(world, "cmp01", **{option: value})
     assert world.calls == []
+
+
+def test_a_lock_is_never_taken_while_nova_works_on_the_server(world):
+    locks = Locks(FakeNova(world), "cmp01")
+    world.server(0)
+    for facts in (None, ServerFacts(IDS[0], task_state="migrating"), ServerFacts(IDS[0], locked=True)):
+        locks.hold("LiveMigrate", facts)
+    locks.hold("Restart", ServerFacts(IDS[0]))
+    assert world.calls == []
+    locks.hold("LiveMigrate", ServerFacts(IDS[0]))
+    assert world.calls == [("lock",)]
+
+
+def test_why_a_move_failed_is_found_behind_somebodys_lock(world):
+    vm = world.server(0, migrates=False)
+    original = FakeNova.live_migrate
+
+    def locked_after(self, uuid, host=None):
+        original(self, uuid, host)
+        done = vm["finish"]
+        vm["finish"] = lambda vm: (done(vm), vm["history"].append(base.ActionFacts("unlock")))
+
+    FakeNova.live_migrate = locked_after
+    try:
+        drain(world)
+        run(world, "cmp01", move_attempts=1)
+    finally:
+        FakeNova.live_migrate = original
+    assert "No valid host" in instance(world, 0)["message"]
