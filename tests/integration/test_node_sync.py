@@ -48,7 +48,7 @@ class Operator:
         """What one run of node_sync decided anew."""
         return [(one["decision"], one["host"], one["reason"]) for one in self.run(**given)["decisions"]]
 
-    def until(self, decision: str, host: str, timeout: float = 90, **given) -> dict:
+    def until(self, decision: str, host: str, timeout: float = 180, **given) -> dict:
         """Run node_sync until it tells that decision, as the rulebook does at each event; return its line."""
         found: list[dict] = []
 
@@ -126,8 +126,8 @@ def test_a_dead_host_is_marked_evacuated_and_back_before_the_act_cancelled(opera
     assert operator.condition("cmp01", "EvacuationAllowed") == ("False", "Waiting")
     assert get_condition(operator.get("hypervisors", "cmp01"), "NodeReady")["lastTransitionTime"][:19] == since[:19]
     # Nova still takes it for alive, so the second signal refuses; then it agrees.
-    lab.nova.wait_service("cmp01", "down", 60)
-    assert operator.until("evict", "cmp01", 30)["reason"] == "GatesPassed"
+    lab.nova.wait_service("cmp01", "down", 120)
+    assert operator.until("evict", "cmp01", 120)["reason"] == "GatesPassed"
     spec = operator.get("evictions", "cmp01")["spec"]
     assert (spec["cause"], spec["hypervisor"], spec["occurredAt"][:19]) == ("NodeUnreachable", "cmp01", since[:19])
     assert operator.run()["changed"] is False, "once"
@@ -139,7 +139,7 @@ def test_a_dead_host_is_marked_evacuated_and_back_before_the_act_cancelled(opera
     # Nobody has begun: the host is powered on again.
     lab.heal("cmp01")
     lab.kubernetes.wait_node("cmp01", "True", 120)
-    operator.until("cancel", "cmp01", 30)
+    operator.until("cancel", "cmp01", 60)
     ended = get_condition(operator.get("evictions", "cmp01"), "Evicting")
     assert (ended["status"], ended["reason"]) == ("False", "Cancelled")
     assert operator.get("hypervisors", "cmp01")["status"]["nodeState"] == "Ready"
@@ -160,27 +160,30 @@ def test_cut_off_from_all_hosts_it_takes_itself_for_the_isolated_one(operator):
     for host in lab.hosts:
         lab.partition(host)
     for host in lab.hosts:
-        lab.kubernetes.wait_node(host, "Unknown", 60)
-        lab.nova.wait_service(host, "down", 60)
+        lab.kubernetes.wait_node(host, "Unknown", 120)
+        lab.nova.wait_service(host, "down", 120)
     refused = {(one["gate"], one["reason"]) for one in operator.run()["decisions"] if one["decision"] == "refuse"}
     assert refused == {("isolated", "Isolated")}
     # They come back one after the other: the last ones are given time.
     for host in ("cmp01", "cmp02"):
         lab.heal(host)
     for host in ("cmp01", "cmp02"):
-        lab.kubernetes.wait_node(host, "True", 60)
+        lab.kubernetes.wait_node(host, "True", 120)
     reasons = {one["reason"] for one in operator.run(gate_limits={"settle_seconds": 600.0})["decisions"]}
     assert "Settling" in reasons
     assert operator.lab.kubernetes.request("GET", f"{GROUP}/evictions")["items"] == []
 
 
-def test_cut_off_from_the_api_nothing_is_decided(operator, tmp_path):
-    text = operator.lab.kubernetes.kubeconfig.read_text()
-    lost = tmp_path / "kubeconfig"
-    server = next(line.split()[-1] for line in text.splitlines() if line.strip().startswith("server:"))
-    lost.write_text(text.replace(server, "https://192.0.2.1:6443"))
-    with pytest.raises(HaError, match="nothing is decided, since it is not known how the Nodes are"):
-        operator.run(kubeconfig=str(lost), request_timeout=2.0)
+@pytest.mark.parametrize("how", ["away", "hanging"])
+def test_cut_off_from_the_api_nothing_is_decided(operator, how):
+    elsewhere = {"host": "https://192.0.2.1:6443"} if how == "away" else {}
+    if how == "hanging":
+        operator.lab.freeze("kube-apiserver")
+    try:
+        with pytest.raises(HaError, match="nothing is decided, since it is not known how the Nodes are"):
+            operator.run(request_timeout=2.0, **elsewhere)
+    finally:
+        operator.lab.thaw("kube-apiserver")
 
 
 def test_pressure_of_a_real_node_takes_it_out_of_scheduling_and_gives_it_back(operator):
@@ -196,17 +199,17 @@ def test_pressure_of_a_real_node_takes_it_out_of_scheduling_and_gives_it_back(op
         pressure("DiskPressure", "True")  # the kubelet takes its word back within 10 s
         return ("pressure", "cmp03", "DiskPressure") in operator.decided()
 
-    wait_until(disabled, 30, "pressure is seen", interval=0.1)
+    wait_until(disabled, 120, "pressure is seen", interval=0.1)
     assert service() == ("disabled", "c5c3.ha: pressure DiskPressure")
     assert operator.condition("cmp03", "NodePressure") == ("True", "DiskPressure")
     operator.until("pressure-over", "cmp03", 60)
     assert service() == ("enabled", "")
     # A condition that no kubelet writes stays, and so does what a person says meanwhile.
     pressure("NetworkUnavailable", "True")
-    operator.until("pressure", "cmp03", 10)
+    operator.until("pressure", "cmp03", 60)
     operator.run(compute_service, host="cmp03", state="disabled", disabled_reason="broken fan")
     pressure("NetworkUnavailable", "False")
-    operator.until("pressure-over", "cmp03", 10)
+    operator.until("pressure-over", "cmp03", 60)
     assert service() == ("disabled", "broken fan")
 
 
@@ -215,7 +218,7 @@ def test_a_host_returns_only_after_novas_evacuation_records(operator):
     server = lab.nova.boot("return", host="cmp01").id
     try:
         lab.kill("cmp01")
-        lab.kubernetes.wait_node("cmp01", "Unknown", 60)
+        lab.kubernetes.wait_node("cmp01", "Unknown", 120)
         lab.nova.force_down("cmp01")
         operator.run(compute_service, host="cmp01", state="disabled", disabled_reason="c5c3.ha: Eviction cmp01")
         operator.run(eviction, hypervisor="cmp01", cause="NodeUnreachable", reason="test", occurred_at=now_utc())
@@ -269,8 +272,8 @@ def test_a_dry_run_decides_and_tells_and_changes_nothing(operator):
             {"type": "NetworkUnavailable", "status": "True", "reason": "Test", "lastTransitionTime": now_utc()}
         ]})  # fmt: skip
         lab.kill("cmp01")
-        lab.kubernetes.wait_node("cmp01", "Unknown", 60)
-        lab.nova.wait_service("cmp01", "down", 60)
+        lab.kubernetes.wait_node("cmp01", "Unknown", 120)
+        lab.nova.wait_service("cmp01", "down", 120)
         before = everything(operator)
         result = operator.run(dry_run=True, unreachable_seconds=0.0)
         told = {(one["decision"], one["host"]) for one in result["decisions"]}
