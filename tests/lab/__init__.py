@@ -50,10 +50,22 @@ __all__ = ["Host", "Lab", "LabError", "Namespace", "Part", "wait_until"]
 
 Progress = Callable[[str], None]
 PARTS = ("kubernetes", "nova")
+_INOTIFY_INSTANCES = 4096
 
 
 def _quiet(_text: str) -> None:
     """No progress wanted."""
+
+
+def _allow_watches() -> None:
+    """Each kubelet, containerd and systemd of a test host takes some of the machine's 128 inotify instances.
+
+    Without one a kubelet ends with "inotify_init: too many open files", and its Node never becomes Ready.
+    """
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    with contextlib.suppress(OSError, ValueError):
+        if int(limit.read_text()) < _INOTIFY_INSTANCES:
+            limit.write_text(f"{_INOTIFY_INSTANCES}\n")
 
 
 class Part:
@@ -211,6 +223,7 @@ class Lab:
                 self._remove()
             self.directory.mkdir(parents=True)
             self._save(up=False)
+            _allow_watches()
             try:
                 with self._timed(times, "prepare"):
                     for part in self._parts():
