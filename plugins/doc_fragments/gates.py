@@ -15,7 +15,7 @@ options:
   gate_limits:
     description:
       - Limits of the gates that a host has to pass before it is emptied (docs/gates.md). Shares are parts of 1.
-      - Hosts in maintenance and hosts that were evacuated already count neither as gone nor as healthy.
+      - Hosts in maintenance, and hosts that were proven off or emptied already, count neither as gone nor as healthy.
     type: dict
     default: {}
     suboptions:

@@ -217,7 +217,9 @@ def test_hosts_that_are_off_on_purpose_are_no_failure_and_no_health():
         for name in ("cmp02", "cmp03")
     }
     assert refused(replace(facts, evictions=emptied)) is None
-    for change in ({"occurred_at": NOW - 101}, {"reason": "Cancelled"}, {"for_failure": False}):
+    proven_off = {name: replace(eviction, finished=False, fenced=True) for name, eviction in emptied.items()}
+    assert refused(replace(facts, evictions=proven_off)) is None
+    for change in ({"finished": False}, {"occurred_at": NOW - 101}, {"reason": "Cancelled"}, {"for_failure": False}):
         other = {name: replace(eviction, **change) for name, eviction in emptied.items()}
         assert refused(replace(facts, evictions=other)) == ("unhealthy_share", "TooManyUnhealthy"), change
     worked_on = {**facts.hypervisors, **{n: HypervisorFacts(n, maintenance="manual") for n in ("cmp02", "cmp03")}}

@@ -90,9 +90,9 @@ class HostEviction:
         return self.for_failure and not self.finished and not self.held
 
     @property
-    def emptied(self) -> bool:
-        """Whether it is done with a host that is off or empty."""
-        return self.for_failure and self.finished and (self.fenced or self.reason == "Succeeded")
+    def explained(self) -> bool:
+        """Whether its host is known to be off, or to be empty."""
+        return self.for_failure and (self.fenced or (self.finished and self.reason == "Succeeded"))
 
     def answers(self, node: NodeFacts) -> bool:
         """Whether it is about the present fault of the Node, not about an earlier one."""
@@ -452,7 +452,7 @@ def _in_flight(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
 def _counted(host: str, facts: GateFacts) -> list[NodeFacts]:
     """The Nodes by which the health of the whole is measured: hypervisors whose state has no known cause.
 
-    Left out are those that somebody works on and those that were evacuated: they are off on purpose.
+    Left out are those that somebody works on, and those that were proven off or emptied for this very fault.
     """
     counted = []
     for name, node in (facts.nodes or {}).items():
@@ -460,8 +460,8 @@ def _counted(host: str, facts: GateFacts) -> list[NodeFacts]:
         if own is None:
             continue
         eviction = (facts.evictions or {}).get(name)
-        evacuated = eviction is not None and eviction.emptied and eviction.answers(node)
-        if name == host or node.state == READY or not (evacuated or own.maintenance in FOREIGN_MAINTENANCE):
+        explained = eviction is not None and eviction.explained and eviction.answers(node)
+        if name == host or node.state == READY or not (explained or own.maintenance in FOREIGN_MAINTENANCE):
             counted.append(node)
     return counted
 
