@@ -140,8 +140,8 @@ def main() -> int:
     """Nonzero when ours is not at least twice as fast."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.drain", description=__doc__)
     parser.add_argument("--seed", type=int, default=71)
-    parser.add_argument("-n", "--servers", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="five servers, without the way in between")
+    parser.add_argument("-n", "--servers", type=int, help="20, or five with --quick")
+    parser.add_argument("--quick", action="store_true", help="without the way in between")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     arguments = parser.parse_args()
     lab = Lab(seed=arguments.seed)
@@ -151,7 +151,7 @@ def main() -> int:
         except LabError:
             lab.up(print)
         lab.enter()
-        count = 5 if arguments.quick else arguments.servers
+        count = arguments.servers or (5 if arguments.quick else 20)
         seconds = Drain(lab, count).run(fast_serial=not arguments.quick)
         factor = seconds["upstream"] / seconds["ours"]
         met = factor >= WANTED_FACTOR
