@@ -21,6 +21,7 @@ import libvirt
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import drain
 from tests.deployment import NAMESPACE, Deployment
 from tests.lab import Lab, LabError, wait_until
 from tests.timeline import Timeline, finished
@@ -228,6 +229,16 @@ class Bench:
             values.append(time.time() - killed)
         self.figures.append(Figure("agent killed to watching again", values))
 
+    def drain(self) -> None:
+        """A host with 20 running servers is emptied by the step evict, then the same servers in upstream's way."""
+        self.deployment_scaled(0)
+        ours, upstream = drain.figures(self.lab, 20, self.say)
+        self.deployment_scaled(1)
+        self.figures += [
+            Figure("drain of 20 running servers", [ours], limit=[upstream], limit_name="upstream's serial way"),
+            Figure("the same, as share of upstream's", [ours / upstream], "of 1", wanted=1 / drain.WANTED_FACTOR),
+        ]
+
     def report(self) -> int:
         """The table; 0 when every wanted figure is met."""
         table = Table(box=None, pad_edge=False)
@@ -297,6 +308,7 @@ def main() -> int:
         bench.idle()
         bench.recovery()
         bench.starts()
+        bench.drain()
         if arguments.json:
             arguments.json.write_text(json.dumps([asdict(figure) for figure in bench.figures], indent=1))
         return bench.report()
