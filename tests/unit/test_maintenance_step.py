@@ -198,6 +198,20 @@ def test_an_earlier_eviction_of_that_host_gives_way(world):
     assert world.seen() == (False, "Running", False, True)
 
 
+def test_an_eviction_of_a_fault_that_was_cancelled_is_followed_by_one_of_the_maintenance(world):
+    run()
+    first = get_condition(world.objects["Hypervisor"]["cmp01"], "Evicting")["lastTransitionTime"]
+    world.finish("cmp01", "Cancelled")
+    assert run()["changed"]
+    assert world.seen() == (False, "Running", False, True)
+    eviction = world.objects["Eviction"]["cmp01"]
+    assert get_condition(eviction, "Evicting") is None
+    assert eviction["spec"]["occurredAt"] > first
+    world.finish("cmp01")
+    run()
+    assert world.seen() == (False, "Succeeded", True, True)
+
+
 def test_others_who_write_in_between_are_not_overwritten(world):
     def heartbeat():
         world.meanwhile = lambda: None
