@@ -36,6 +36,7 @@ class World:
         self.writes: list[tuple] = []
         self.broken: set[str] = set()
         self.refuses_clear = False
+        self.upstream = False  # CobaltCore's schema, which drops what it does not know
         self.config = Config()
         self.warnings: list[str] = []
         self.meanwhile = lambda kind, name: None
@@ -48,6 +49,10 @@ class World:
 
     def put(self, kind: str, obj: dict) -> dict:
         obj = copy.deepcopy(obj)
+        if self.upstream:
+            obj.get("status", {}).pop("nodeState", None)
+            for field in ("cause", "occurredAt"):
+                obj.get("spec", {}).pop(field, None)
         obj["metadata"] |= {
             "resourceVersion": str(next(self._numbers)),
             "uid": obj["metadata"].get("uid") or f"uid-{kind}",
@@ -502,6 +507,21 @@ def test_without_nova_hosts_are_marked_and_none_is_evacuated(world):
     assert [one["gate"] for one in result["decisions"] if one["decision"] == "refuse"] == ["second_signal"]
     assert "Nova does not answer" in result["decisions"][-1]["message"]
     assert not world.objects["Eviction"]
+
+
+def test_on_cobaltcores_schema_it_does_the_same_and_nothing_twice(world):
+    world.upstream = True
+    run(world)
+    assert not run(world)["changed"]
+    world.node("cmp01", "Unknown", 0)
+    assert told(run(world)) == [("mark", "cmp01", "Unreachable")]
+    assert not run(world)["changed"]
+    world.now += 60
+    assert told(run(world)) == [("evict", "cmp01", "GatesPassed")]
+    assert not run(world)["changed"] and not world.writes
+    world.node("cmp01", "True", 0)
+    assert set(told(run(world))) == {("ready", "cmp01", "Ready"), ("cancel", "cmp01", "Cancelled")}
+    assert not run(world)["changed"]
 
 
 def test_one_hosts_trouble_does_not_keep_the_others_from_it(world):

@@ -17,6 +17,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condi
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 PRESSURE = ("DiskPressure", "MemoryPressure", "PIDPressure", "NetworkUnavailable")
+# How spec.reason begins of an Eviction for a failed Node: upstream's schema has no spec.cause.
+NODE_MARK = "the Node is "
 # The operator's conditions on a Hypervisor.
 NODE_READY, NODE_PRESSURE, EVACUATION_ALLOWED, HOST_RETURN = (
     "NodeReady",
@@ -85,7 +87,9 @@ def host_eviction(eviction: dict) -> gates.HostEviction | None:
     return gates.HostEviction(
         host=str(spec.get("hypervisor")),
         created=epoch((eviction.get("metadata") or {}).get("creationTimestamp")) or 0.0,
-        for_failure=spec.get("cause") in HOST_CAUSES,
+        for_failure=(
+            spec["cause"] in HOST_CAUSES if spec.get("cause") else str(spec.get("reason") or "").startswith(NODE_MARK)
+        ),
         finished=finished,
         reason=str(evicting.get("reason") or ""),
         held=not finished and "False" in (preflight.get("status"), fenced.get("status")),

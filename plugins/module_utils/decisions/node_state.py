@@ -17,6 +17,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules i
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import stamp
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import (
     EVACUATION_ALLOWED,
+    NODE_MARK,
     NODE_PRESSURE,
     NODE_READY,
 )
@@ -143,7 +144,8 @@ class Plan:
 
     def changes(self, own: HypervisorFacts) -> bool:
         """Whether the Hypervisor says something else now. Messages do not count: some hold clocks and sums of others."""
-        return self.node_state != own.node_state or any(
+        # A schema without nodeState drops it; the condition NodeReady says the same.
+        return (self.node_state != own.node_state and bool(own.node_state)) or any(
             own.conditions.get(kind, ())[:2] != condition[:2] for kind, condition in self.conditions.items()
         )
 
@@ -167,7 +169,8 @@ def plan(
     status, said = _NODE_READY_STATUS[node.state], node.said
     conditions = {NODE_READY: (status, node.state, said, node.since)}
     told: list[Told] = []
-    if own.node_state != node.state and (own.node_state or node.state != READY):
+    before = own.conditions.get(NODE_READY, ("", "", ""))[1]
+    if before != node.state and (before or node.state != READY):
         message = f"the Node is {node.state} ({said})" + _outlook(node, own, timeouts)
         told.append(Told(own.name, "ready" if node.state == READY else "mark", node.state, message, since=node.since))
     made = Plan(own.name, node.state, conditions, told=tuple(told))
@@ -271,7 +274,7 @@ def judged(
     wanted = Wanted(
         name=own.name,
         hypervisor=own.name,
-        reason=f"the Node is {node.state} since {stamp(node.since)} ({node.said})",
+        reason=f"{NODE_MARK}{node.state} since {stamp(node.since)} ({node.said})",
         cause=CAUSES[node.state],
         occurred_at=stamp(node.since),
     )
