@@ -569,3 +569,21 @@ def test_equal_complaints_are_logged_once_a_minute(caplog):
         "It: itches",
         "It: works again",
     ]
+
+
+def test_joined_changes_of_chosen_fields_name_all_of_them():
+    known = Known(evictions(), lambda obj: False, fields=("spec.a", "spec.b", "status.c.d"))
+
+    def thing(version, a, b):
+        metadata = {"name": "x", "uid": "u", "resourceVersion": version, "labels": {"l": version}}
+        return known.slim({"metadata": metadata, "spec": {"a": a, "b": b}, "status": {"c": version}})
+
+    box = Outbox()
+    (first,) = known.watched("ADDED", thing("1", 1, 1))
+    known.delivered(first, 0.0)
+    for obj in (thing("2", 2, 1), thing("3", 2, 2), thing("4", 2, 2)):
+        for change in known.watched("MODIFIED", obj):
+            box.add(change)
+    change = box.take()
+    assert (change.resource_version, change.changed) == ("3", ("spec.a", "spec.b"))
+    assert not box

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import Resource, is_finished
-from ansible_collections.c5c3.ha.plugins.module_utils.watching.known import INIT_DONE, Change, Known
+from ansible_collections.c5c3.ha.plugins.module_utils.watching.known import INIT_DONE, MODIFIED, Change, Known
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.options import Watched
 
 # libvirt's job types that are an end; upstream also writes "success" there.
@@ -64,4 +64,5 @@ def render(change: Change) -> dict:
         "resource_version": change.resource_version,
         "finished": change.finished,
         "resource": change.obj,
+        **({"changed": list(change.changed)} if change.type == MODIFIED and change.source.fields is not None else {}),
     }

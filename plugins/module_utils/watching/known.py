@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ADDED, MODIFIED, DELETED, RESYNC, INIT_DONE = "ADDED", "MODIFIED", "DELETED", "RESYNC", "INIT_DONE"
 
@@ -24,6 +24,7 @@ class Change:
     :param obj: the object as last seen, an empty dict for INIT_DONE.
     :param initial: seen in a list, or told anew when the Lease was gained.
     :param count: INIT_DONE only: number of objects known then.
+    :param changed: with chosen fields, which of them differ from what was told before.
     """
 
     type: str
@@ -35,6 +36,7 @@ class Change:
     finished: bool = False
     initial: bool = False
     count: int = 0
+    changed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -81,6 +83,12 @@ def projected(obj: dict, fields: tuple[str, ...]) -> dict:
                 target = target.setdefault(key, {})
             target[keys[-1]] = source[keys[-1]]
     return result
+
+
+def _at(obj: object, path: str) -> object:
+    for key in path.split("."):
+        obj = obj.get(key) if isinstance(obj, dict) else None
+    return obj
 
 
 def _content(obj: dict) -> dict:
@@ -217,7 +225,11 @@ class Known:
             entry = None
         new = _Entry(uid, version, self._is_finished(obj), obj)
         self._entries[key] = new
-        changes.append(self._change(MODIFIED if entry else ADDED, key, new, initial))
+        change = self._change(MODIFIED if entry else ADDED, key, new, initial)
+        if entry is not None and self.fields is not None:
+            differ = tuple(path for path in self.fields if _at(entry.obj, path) != _at(obj, path))
+            change = replace(change, changed=differ)
+        changes.append(change)
         return changes
 
     def _forget(self, key: Key, obj: dict | None = None) -> Change:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ansible_collections.c5c3.ha.plugins.module_utils.watching.known import (
     ADDED,
     DELETED,
@@ -39,14 +41,9 @@ def join(waiting: list[Change], new: Change) -> list[Change]:
     if last.type == DELETED:
         return [*waiting, new]
     if last.type == ADDED:
-        return [*waiting[:-1], _with_type(new, ADDED, last.initial)]
-    return [*waiting[:-1], _with_type(new, MODIFIED, new.initial)]
-
-
-def _with_type(change: Change, kind: str, initial: bool) -> Change:
-    return Change(
-        kind, change.source, change.key, change.obj, change.uid, change.resource_version, change.finished, initial
-    )
+        return [*waiting[:-1], replace(new, type=ADDED, initial=last.initial, changed=())]
+    changed = tuple(dict.fromkeys((*last.changed, *new.changed)))
+    return [*waiting[:-1], replace(new, type=MODIFIED, changed=changed)]
 
 
 class Outbox:
