@@ -32,7 +32,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry impo
     end,
     wait,
 )
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import MigrationFacts, ServerFacts
 
 ROUTE = "Evacuate"
 # A request whose answer was lost (or whose sender was killed) has become a record by then, or never does.
@@ -53,7 +53,9 @@ NOT_TO_EVACUATE = {
 HALF_COPIED = frozenset(
     {"resize_migrating", "resize_migrated", "resize_finish", "resize_reverting", "resize_confirming"}
 )
-REBUILDING = frozenset({"rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"})
+# Before a guest is built: what comes late fails on Nova's own comparison of the task.
+EARLY = frozenset({"rebuilding", "rebuild_block_device_mapping"})
+REBUILDING = EARLY | {"rebuild_spawning"}
 # nova.exception.InvalidSharedStorage and InstanceExists.
 _NOT_SHARED, _EXISTS = "shared storage", "already exists"
 
@@ -93,7 +95,7 @@ def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> De
 def _in_flight(entry: Entry, server: ServerFacts, context: Context) -> Decision | None:
     """What to do while Nova is, or may be, at an evacuation of it."""
     record = server.evacuation
-    if record and record.unfinished and not _stuck(record, context):
+    if record and record.unfinished and not _stuck(server, record, context):
         where = f" to {record.target}" if record.target else ""
         attempted = entry.attempted_at if entry.phase == "Evacuating" else context.now
         return Decision(
@@ -120,20 +122,21 @@ def _in_flight(entry: Entry, server: ServerFacts, context: Context) -> Decision 
     return None
 
 
-def _stuck(record, context: Context) -> bool:
+def _stuck(server: ServerFacts, record: MigrationFacts, context: Context) -> bool:
     """Whether nothing has come of an evacuation for longer than it may take."""
     if record.changed is None:
         return False
-    # No compute has taken it: the message was lost with a conductor or a broker, or waits in a dead host's queue.
-    limit = context.settings.evacuate_timeout if record.status == "accepted" else context.settings.attempt_timeout
+    # No compute has begun to build it: the message was lost with a conductor or a broker, or waits for a host that is
+    # dead too.
+    early = record.status == "accepted" or server.task_state in EARLY
+    limit = context.settings.evacuate_timeout if early else context.settings.attempt_timeout
     return context.now - record.changed > limit
 
 
 def _stuck_at(server: ServerFacts) -> str:
     """The host at which a stuck evacuation may have started the guest."""
     record = server.evacuation
-    early = server.task_state in ("rebuilding", "rebuild_block_device_mapping")
-    return record.target if record and record.unfinished and not early else ""
+    return record.target if record and record.unfinished and server.task_state not in EARLY else ""
 
 
 def _told(entry: Entry, server: ServerFacts) -> Entry:
