@@ -96,6 +96,7 @@ IMMUTABLE = "Value is immutable"
 IMMUTABLE_CAUSE = "spec.cause is immutable"
 IMMUTABLE_INSTANCES = "spec.instances is immutable"
 FORWARD = "spec.occurredAt may only move forward"
+SINCE_2000 = "spec.occurredAt must be a time since 2000"
 KEPT = "spec.occurredAt may only move forward, it cannot be removed"
 NAMED = "an Eviction of one server must be named as that server's UUID (spec.instances[0])"
 NEEDS_INSTANCES = (
@@ -142,6 +143,14 @@ REFUSED = {
         "must have at most 1000 items",
     ),
     "no-time": ("Eviction", "cmp01", eviction(occurredAt="yesterday"), "spec.occurredAt", "should match"),
+    "time-before-all": (
+        "Eviction",
+        "cmp01",
+        eviction(occurredAt="1999-12-31T23:59:59Z"),
+        "spec.occurredAt",
+        SINCE_2000,
+    ),
+    "list-as-time": ("Eviction", "cmp01", eviction(occurredAt=[]), "spec.occurredAt", "expected"),
     "no-such-day": ("Eviction", "cmp01", eviction(occurredAt="2026-02-31T00:00:00Z"), "spec.occurredAt", "date-time"),
     "time-without-zone": (
         "Eviction",

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gate_reading
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, is_finished, shaped
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import eviction, eviction_info, hypervisor, migration
@@ -83,9 +84,12 @@ class Store:
 
 def ask(step, monkeypatch, obj, check_mode=False, **given):
     """Run a step that finds this object."""
-    monkeypatch.setattr(step.Client, "from_params", classmethod(lambda cls, params, manager: Store(copy.deepcopy(obj))))
     params = {name: option.get("default") for name, option in step.ARGUMENTS["argument_spec"].items()}
-    return step.run({**params, **given}, check_mode)
+    with monkeypatch.context() as patched:
+        # The class is one for all steps.
+        store = Store(copy.deepcopy(obj))
+        patched.setattr(step.Client, "from_params", classmethod(lambda cls, params, manager: store))
+        return step.run({**params, **given}, check_mode)
 
 
 def work(world, obj):
@@ -154,6 +158,32 @@ def test_eviction_info_survives_every_spoilt_field(monkeypatch):
                 pass
             except Exception as error:  # pylint: disable=broad-exception-caught
                 pytest.fail(f"{mutation}: {type(error).__name__}: {error}")
+
+
+def _value(obj, path):
+    for part in path:
+        obj = obj[part]
+    return obj
+
+
+@pytest.mark.parametrize("value", [[], [None], ["x"]])
+def test_a_list_where_a_time_should_be_is_read_as_no_time(value):
+    """kube-apiserver 1.36 stores a list in a text field of format date-time: an agent could write one."""
+    readers = {
+        "Hypervisor": [gate_reading.hypervisor_facts],
+        "Eviction": [gate_reading.host_eviction, is_finished],
+        "Migration": [is_finished],
+    }
+    tried = 0
+    for kind, paths in PATHS.items():
+        for path in paths:
+            if _value(crd_mutations.example(kind), path) == EARLY:
+                for read in readers[kind]:
+                    obj = crd_mutations.mutate(kind, path, value).object
+                    read(obj)
+                    read({**obj, "spec": {key: each for key, each in obj["spec"].items() if key != "instances"}})
+                    tried += 1
+    assert tried > 10
 
 
 JSON = st.recursive(
