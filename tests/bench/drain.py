@@ -75,6 +75,7 @@ class Drain:
 
     def _prepare(self) -> None:
         install(self.lab.kubernetes, "hypervisors", "evictions")
+        self._only(*self.lab.hosts)
         began = time.monotonic()
         boots = [self.lab.nova.boot(f"drain-{n}", host=self.first, wait=False).id for n in range(self.count)]
         self.servers = boots
