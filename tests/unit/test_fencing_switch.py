@@ -221,8 +221,16 @@ def test_a_hanging_off_that_did_its_work_counts_by_the_later_look(controller, ta
         c, "power", "off"
     )
     result = off(target)
-    # Whether it was our command cannot be told; that it is off can.
-    assert result.off and result.reason == rules.ALREADY_OFF
+    assert result.off and result.reason == rules.OFF
+
+
+def test_a_host_that_stays_on_is_told_though_the_last_command_ran_out_of_time(controller, target):
+    on, refused = process.Answer(0, "Status: ON\n", ""), process.Answer(1, "", "Failed: Timed out waiting to power OFF")
+    controller.answers = [on, refused, on, process.Answer(None, "", "")]
+    assert off(target, 10).reason == rules.STAYS_ON
+    controller.answers = [on, process.Answer(None, "", "")]
+    # One command that hung: nobody knows whether it was taken.
+    assert off(target, 10).reason == rules.TIMEOUT
 
 
 def test_no_time_for_the_second_look_is_no_proof(controller, target):

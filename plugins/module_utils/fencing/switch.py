@@ -53,42 +53,37 @@ def fence_off(target: FenceTarget, deadline: float, confirm_seconds: float = CON
     """
     start = time.monotonic()
     end = start + deadline
-    sent, power = False, "unknown"
+    sent, stays_on, power = False, False, "unknown"
 
     def result(off: bool, reason: str, message: str) -> FenceResult:
         return FenceResult(off, reason, message, round(time.monotonic() - start, 3), "off" if off else power)
 
+    takes = f"{target.host} stays on though {target.where} took the command"
     try:
         with _Switch(target, end, deadline) as switch:
             while True:
                 try:
                     power = switch.power()
                     if power == "off":
-                        if switch.pause(confirm_seconds):
-                            power = switch.power()
-                        else:
-                            power = "unknown"
-                            raise FencingError(
-                                rules.TIMEOUT,
-                                f"{target.host} is off, and the time allowed was over before a second look",
-                            )
+                        power = "unknown"
+                        power = switch.look_again(confirm_seconds)
+                    if power == "off" and sent:
+                        return result(True, rules.OFF, f"{target.host} was switched off, {target.where} says so")
                     if power == "off":
-                        if sent:
-                            return result(True, rules.OFF, f"{target.host} was switched off, {target.where} says so")
                         return result(True, rules.ALREADY_OFF, f"{target.host} was off already, {target.where} says so")
+                    stays_on = sent
+                    sent = True  # whatever comes of it
                     switch.off()
-                    sent = True
-                    trouble = FencingError(
-                        rules.STAYS_ON, f"{target.host} stays on though {target.where} took the command"
-                    )
+                    trouble = FencingError(rules.STAYS_ON, takes)
                 except FencingError as error:
                     trouble = error
-                if trouble.reason in rules.PERMANENT:
-                    break
-                if not switch.pause(PAUSE):
+                stays_on = stays_on or trouble.reason == rules.STAYS_ON
+                if trouble.reason in rules.PERMANENT or not switch.pause(PAUSE):
                     break
     except FencingError as error:
         trouble = error
+    if trouble.reason == rules.TIMEOUT and stays_on and power == "on":
+        trouble = FencingError(rules.STAYS_ON, takes)  # the last of several commands only ran out of time
     return result(False, trouble.reason, _with_remedy(trouble))
 
 
@@ -176,10 +171,18 @@ class _Switch:
         # On, PoweringOn, PoweringOff, Paused: not off. An IPMI controller gives only one answer.
         return "on" if seen not in ("", "Off") else power
 
+    def look_again(self, seconds: float) -> str:
+        """As :meth:`power`, `seconds` later."""
+        if not self.pause(seconds):
+            raise FencingError(
+                rules.TIMEOUT, f"{self.target.host} is off, and the time allowed was over before a second look"
+            )
+        return self.power()
+
     def off(self) -> None:
         """Give the command; the agent waits until the system says that it is off, or gives up."""
         left = self._end - time.monotonic()
-        options = {"power_timeout": str(max(1, min(_POWER_TIMEOUT, int(left - 1))))}
+        options = {"power_timeout": str(max(1, min(_POWER_TIMEOUT, int(left / 2))))}
         answer = process.run([self._agent], self._lines("off", options), left, self._environment)
         if answer.code != 0:
             raise self._failed(answer, "off")

@@ -273,10 +273,16 @@ class Bmc:
     def black_hole(self, *hosts: str) -> None:
         """Packets to the IPMI controllers of these hosts, and to the Redfish controller of all hosts, vanish."""
         ports = ", ".join(str(self.ipmi_port(host)) for host in hosts)
-        rules = (
-            f"table {_TABLE}\ndelete table {_TABLE}\ntable {_TABLE} {{ chain input {{"
-            f" type filter hook input priority -300; tcp dport {REDFISH_PORT} drop; udp dport {{ {ports} }} drop; }} }}\n"
-        )
+        rules = f"""table {_TABLE}
+delete table {_TABLE}
+table {_TABLE} {{
+    chain input {{
+        type filter hook input priority -300;
+        tcp dport {REDFISH_PORT} drop
+        udp dport {{ {ports} }} drop
+    }}
+}}
+"""
         self.lab.control.network_exec(["nft", "-f", "-"], input=rules, text=True, check=True)
 
     def heal(self) -> None:
