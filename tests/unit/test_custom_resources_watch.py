@@ -618,7 +618,7 @@ async def test_resync_tells_unfinished_unchanged_objects_again(api, daemon):
         ("RESYNC", "open", "1"),
         ("RESYNC", "open", "1"),
     ]
-    assert 0.35 < asyncio.get_running_loop().time() - start < 1.0
+    assert asyncio.get_running_loop().time() - start > 0.35
 
 
 async def test_resyncs_do_not_pile_up_behind_a_busy_rulebook(api, daemon):
