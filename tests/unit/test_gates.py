@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import OWN_CONDITIONS
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
-    GATES,
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
     GateFacts,
     HostEviction,
     HostWork,
     HypervisorFacts,
     NodeFacts,
     Room,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import OWN_CONDITIONS
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
+    GATES,
     judge,
     may_fence,
     refusal,

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gates
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gate_data
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import (
     HOST_CAUSES,
     answered_fault,
@@ -27,7 +27,7 @@ NODE_READY, NODE_PRESSURE, EVACUATION_ALLOWED, HOST_RETURN = (
     "HostReturn",
 )
 OWN_CONDITIONS = (NODE_READY, NODE_PRESSURE, EVACUATION_ALLOWED, HOST_RETURN)
-_STATES = {"True": gates.READY, "False": gates.NOT_READY}
+_STATES = {"True": gate_data.READY, "False": gate_data.NOT_READY}
 
 
 def epoch(text: object) -> float | None:
@@ -38,13 +38,13 @@ def epoch(text: object) -> float | None:
         return None
 
 
-def node_facts(node: dict) -> gates.NodeFacts:
+def node_facts(node: dict) -> gate_data.NodeFacts:
     """A Node whose condition Ready is missing or Unknown is Unreachable: nobody hears its kubelet."""
     metadata, ready = node["metadata"], get_condition(node, "Ready") or {}
     conditions = {kind: (get_condition(node, kind) or {}).get("status") for kind in PRESSURE}
-    return gates.NodeFacts(
+    return gate_data.NodeFacts(
         name=metadata["name"],
-        state=_STATES.get(str(ready.get("status")), gates.UNREACHABLE),
+        state=_STATES.get(str(ready.get("status")), gate_data.UNREACHABLE),
         since=epoch(ready.get("lastTransitionTime")),
         zone=str((metadata.get("labels") or {}).get(ZONE_LABEL) or ""),
         said=line(f"{ready.get('reason') or 'NoCondition'}: {ready.get('message') or ''}"),
@@ -53,10 +53,10 @@ def node_facts(node: dict) -> gates.NodeFacts:
     )
 
 
-def hypervisor_facts(hypervisor: dict) -> gates.HypervisorFacts:
+def hypervisor_facts(hypervisor: dict) -> gate_data.HypervisorFacts:
     """A Hypervisor with the conditions of the operator."""
     metadata, spec, status = hypervisor["metadata"], hypervisor.get("spec") or {}, hypervisor.get("status") or {}
-    return gates.HypervisorFacts(
+    return gate_data.HypervisorFacts(
         name=metadata["name"],
         maintenance=str(spec.get("maintenance") or ""),
         high_availability=spec.get("highAvailability", True) is True,
@@ -71,7 +71,7 @@ def hypervisor_facts(hypervisor: dict) -> gates.HypervisorFacts:
     )
 
 
-def host_eviction(eviction: dict) -> gates.HostEviction | None:
+def host_eviction(eviction: dict) -> gate_data.HostEviction | None:
     """An Eviction of a whole host, None for any other."""
     spec, status = eviction.get("spec") or {}, eviction.get("status") or {}
     if spec.get("instances"):
@@ -84,7 +84,7 @@ def host_eviction(eviction: dict) -> gates.HostEviction | None:
         answered = answered_fault(eviction) or (finish_time(eviction) if finished else None)
     except ArgumentError:
         answered = None
-    return gates.HostEviction(
+    return gate_data.HostEviction(
         host=str(spec.get("hypervisor")),
         created=epoch((eviction.get("metadata") or {}).get("creationTimestamp")) or 0.0,
         for_failure=(

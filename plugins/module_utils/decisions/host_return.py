@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
     FOREIGN_MAINTENANCE,
     READY,
     HostEviction,

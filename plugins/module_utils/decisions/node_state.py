@@ -15,13 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import Wanted
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import stamp
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import (
-    EVACUATION_ALLOWED,
-    NODE_MARK,
-    NODE_PRESSURE,
-    NODE_READY,
-)
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
     HOST_ALIVE,
     NOT_READY,
     READY,
@@ -31,6 +25,14 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
     HypervisorFacts,
     NodeFacts,
     Verdict,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import (
+    EVACUATION_ALLOWED,
+    NODE_MARK,
+    NODE_PRESSURE,
+    NODE_READY,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
     refusal,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServiceFacts

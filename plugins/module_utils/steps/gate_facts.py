@@ -12,7 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gate_reading as reading
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import GateFacts, HostWork, Room
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
+    GateFacts,
+    HostWork,
+    Room,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import KubernetesError
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError

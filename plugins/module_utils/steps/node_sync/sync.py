@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import host_return, node_state
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import Wanted
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
     NOT_READY,
     READY,
     UNREACHABLE,
     GateFacts,
     NodeFacts,
+)
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import (
     before_details,
     judge,
     refusal,

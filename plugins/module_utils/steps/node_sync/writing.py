@@ -11,8 +11,11 @@ import hashlib
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import host_return, node_state
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import Wanted
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import stamp
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
+    HypervisorFacts,
+    NodeFacts,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import HOST_RETURN, host_eviction
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gates import HypervisorFacts, NodeFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.node_state import Plan, Told
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServiceFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, Forbidden, HaError
