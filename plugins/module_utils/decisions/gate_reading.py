@@ -10,10 +10,9 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions import gate_data
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import (
     HOST_CAUSES,
     answered_fault,
-    finish_time,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, is_finished, parse_time
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import parse_time
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 PRESSURE = ("DiskPressure", "MemoryPressure", "PIDPressure", "NetworkUnavailable")
@@ -40,53 +39,54 @@ def epoch(text: object) -> float | None:
 
 def node_facts(node: dict) -> gate_data.NodeFacts:
     """A Node whose condition Ready is missing or Unknown is Unreachable: nobody hears its kubelet."""
-    metadata, ready = node["metadata"], get_condition(node, "Ready") or {}
-    conditions = {kind: (get_condition(node, kind) or {}).get("status") for kind in PRESSURE}
+    metadata, conditions = node["metadata"], _conditions(node)
+    ready = conditions.get("Ready", {})
+    trouble = {kind: conditions.get(kind, {}).get("status") for kind in PRESSURE}
     return gate_data.NodeFacts(
         name=metadata["name"],
         state=_STATES.get(str(ready.get("status")), gate_data.UNREACHABLE),
         since=epoch(ready.get("lastTransitionTime")),
-        zone=str((metadata.get("labels") or {}).get(ZONE_LABEL) or ""),
+        zone=str(_dict(metadata.get("labels")).get(ZONE_LABEL) or ""),
         said=line(f"{ready.get('reason') or 'NoCondition'}: {ready.get('message') or ''}"),
-        pressure=tuple(kind for kind in PRESSURE if conditions[kind] == "True"),
-        pressure_known="Unknown" not in conditions.values(),
+        pressure=tuple(kind for kind in PRESSURE if trouble[kind] == "True"),
+        pressure_known="Unknown" not in trouble.values(),
     )
 
 
 def hypervisor_facts(hypervisor: dict) -> gate_data.HypervisorFacts:
     """A Hypervisor with the conditions of the operator."""
-    metadata, spec, status = hypervisor["metadata"], hypervisor.get("spec") or {}, hypervisor.get("status") or {}
+    metadata, spec, status = hypervisor["metadata"], _dict(hypervisor.get("spec")), _dict(hypervisor.get("status"))
     return gate_data.HypervisorFacts(
         name=metadata["name"],
         maintenance=str(spec.get("maintenance") or ""),
         high_availability=spec.get("highAvailability", True) is True,
-        heartbeat=epoch((status.get("agent") or {}).get("heartbeatTime")),
+        heartbeat=epoch(_dict(status.get("agent")).get("heartbeatTime")),
         uid=str(metadata.get("uid") or ""),
         node_state=str(status.get("nodeState") or ""),
         conditions={
-            str(one.get("type")): (str(one.get("status")), str(one.get("reason")), str(one.get("message")))
-            for one in status.get("conditions") or []
-            if one.get("type") in OWN_CONDITIONS
+            kind: (str(one.get("status")), str(one.get("reason")), str(one.get("message")))
+            for kind, one in _conditions(hypervisor).items()
+            if kind in OWN_CONDITIONS
         },
     )
 
 
 def host_eviction(eviction: dict) -> gate_data.HostEviction | None:
     """An Eviction of a whole host, None for any other."""
-    spec, status = eviction.get("spec") or {}, eviction.get("status") or {}
+    spec, status, conditions = _dict(eviction.get("spec")), _dict(eviction.get("status")), _conditions(eviction)
     if spec.get("instances"):
         return None
-    evicting, fenced = get_condition(eviction, "Evicting") or {}, get_condition(eviction, "Fenced") or {}
-    preflight = get_condition(eviction, "PreflightChecksSucceeded") or {}
-    finished = is_finished(eviction)
+    evicting, fenced = conditions.get("Evicting", {}), conditions.get("Fenced", {})
+    preflight = conditions.get("PreflightChecksSucceeded", {})
+    finished = evicting.get("status") == "False"
     try:
         # Upstream's schema drops spec.occurredAt; what was finished answers all that was before.
-        answered = answered_fault(eviction) or (finish_time(eviction) if finished else None)
+        answered = answered_fault({"spec": spec, "status": status})
     except ArgumentError:
         answered = None
     return gate_data.HostEviction(
         host=str(spec.get("hypervisor")),
-        created=epoch((eviction.get("metadata") or {}).get("creationTimestamp")) or 0.0,
+        created=epoch(_dict(eviction.get("metadata")).get("creationTimestamp")) or 0.0,
         for_failure=(
             spec["cause"] in HOST_CAUSES if spec.get("cause") else str(spec.get("reason") or "").startswith(NODE_MARK)
         ),
@@ -95,9 +95,22 @@ def host_eviction(eviction: dict) -> gate_data.HostEviction | None:
         held=not finished and "False" in (preflight.get("status"), fenced.get("status")),
         fenced=fenced.get("status") == "True",
         # Once a power switch was asked, evict looks before it ends.
-        begun=bool(fenced) or any(entry.get("attempts") for entry in status.get("instances") or []),
-        occurred_at=epoch(answered),
+        begun=bool(fenced) or any(_dict(entry).get("attempts") for entry in _list(status.get("instances"))),
+        occurred_at=epoch(answered or (finished and (status.get("finishedAt") or evicting.get("lastTransitionTime")))),
     )
+
+
+def _dict(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list:
+    return value if isinstance(value, list) else []
+
+
+def _conditions(obj: dict) -> dict[str, dict]:
+    listed = [_dict(one) for one in _list(_dict(obj.get("status")).get("conditions"))]
+    return {one["type"]: one for one in reversed(listed) if isinstance(one.get("type"), str)}
 
 
 def line(text: str, limit: int = 300) -> str:
