@@ -288,6 +288,8 @@ class Restart:
                 # libvirt's state is its own memory; a QEMU that hangs has no answer to this, and the caller's time ends.
                 self._call("asking its QEMU", domain.diskErrors)
                 return
+            if rules.suspended_again(plan.actions, watched.since(0), state):
+                raise LibvirtError(f"{self._what} was resumed and is suspended again at once: {state} ({reason})")
             left = deadline - time.monotonic()
             if left <= 0:
                 done = " and ".join(plan.actions) or "looking"

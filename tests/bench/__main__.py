@@ -14,6 +14,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import drain
+from tests.bench.agent import AgentBench
 from tests.deployment import NAMESPACE, Deployment
 from tests.lab import Lab, LabError, wait_until
 from tests.timeline import Timeline, finished
@@ -57,18 +59,24 @@ class Callbacks:
 
     def __init__(self, lab: Lab) -> None:
         self.deaths: queue.Queue[tuple[float, str]] = queue.Queue()
+        self.storm: deque[tuple[float, str]] = deque(maxlen=10_000)  # every event
         libvirt.virEventRegisterDefaultImpl()
         threading.Thread(target=self._run, daemon=True).start()
         self.connections = [libvirt.openReadOnly(f"qemu+tcp://{host.address}/system") for host in lab.hosts.values()]
         for connection in self.connections:
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot, None)
 
     @staticmethod
     def _run() -> None:
         while True:
             libvirt.virEventRunDefaultImpl()
 
+    def _reboot(self, _connection, domain, _opaque) -> None:
+        self.storm.append((time.time(), domain.UUIDString()))
+
     def _lifecycle(self, _connection, domain, event, detail, _opaque) -> None:
+        self.storm.append((time.time(), domain.UUIDString()))
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED:
             self.deaths.put((time.time(), domain.UUIDString()))
 
@@ -118,6 +126,7 @@ class Bench:
         self.deployment.deploy()
         self.deployment.wait_ready()
         self.servers = [self._server(f"bench-{host}", host) for host in self.lab.hosts]
+        self.callbacks = Callbacks(self.lab)
         self.say(f"{len(self.servers)} servers run, agent and operator are deployed")
 
     def _server(self, name: str, host: str) -> str:
@@ -145,7 +154,7 @@ class Bench:
 
     def recovery(self) -> None:
         """A guest's QEMU is killed, n times, round robin over the hosts."""
-        callbacks = Callbacks(self.lab)
+        callbacks = self.callbacks
         event, callback, eviction, create, running, whole = [], [], [], [], [], []
         with self.lab.oracle.watch(interval=0.02) as watch, Timeline(self.lab) as timeline:
             for number in range(self.kills):
@@ -307,6 +316,7 @@ def main() -> int:
         bench.up()
         bench.idle()
         bench.recovery()
+        bench.figures += AgentBench(bench, bench.callbacks).run(Figure)
         bench.starts()
         bench.drain()
         if arguments.json:

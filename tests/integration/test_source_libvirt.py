@@ -26,12 +26,12 @@ from tests.integration.source_libvirt import (
     POWER_OFF,
     RESET,
     WATCHDOG,
-    WRITE,
     Event,
     Guest,
     Hypervisor,
     Source,
-    guest_image,
+    failing_disk,
+    qcow2_on_full_disk,
     rss,
     two_hypervisors,
 )
@@ -240,20 +240,6 @@ def test_watchdog_that_changes_nothing(told: dict[str, Told], action: str) -> No
     assert not bitten.of(**STOPPED)
 
 
-def qcow2_on_full_disk(hypervisor: Hypervisor, folder: Path, policy: str, target: str = "dev='hda' bus='ide'") -> str:
-    """A disk on a file system of 640 KiB; its guest writes 1 MiB a second."""
-    raw = folder / "writer.img"
-    guest_image(raw, WRITE, 64 << 20)
-    small = f"/run/small-{policy}"
-    hypervisor.host.exec(["mkdir", "-p", small], check=True)
-    hypervisor.host.exec(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", small], check=True)
-    hypervisor.host.exec(["qemu-img", "convert", "-q", "-O", "qcow2", str(raw), f"{small}/disk"], check=True)
-    return (
-        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2' error_policy='{policy}'/>"
-        f"<source file='{small}/disk'/><target {target}/></disk>"
-    )
-
-
 def test_full_disk_is_one_event_with_its_reason(
     source: Source, hypervisor: Hypervisor, make_guest: Callable[..., Guest], folder: Path
 ) -> None:
@@ -284,18 +270,7 @@ def test_disk_that_fails_for_ever_is_a_few_events(
 
 
 def test_medium_error_without_path(source: Source, make_guest: Callable[..., Guest], folder: Path) -> None:
-    image, rules = folder / "broken.img", folder / "blkdebug.conf"
-    guest_image(image, WRITE)
-    rules.write_text('[inject-error]\nevent = "write_aio"\nerrno = "5"\n')
-    guest = make_guest(
-        disk="",
-        arguments=(
-            "-drive",
-            f"file=blkdebug:{rules}:{image},format=raw,if=none,id=d0,werror=stop",
-            "-device",
-            "ide-hd,drive=d0,bus=ide.0",
-        ),
-    ).start()
+    guest = make_guest(**failing_disk(folder)).start()
     event = source.expect(guest, event="io_error", action="PAUSE")
     assert (event["path"], event["reason"]) == ("", "")
     assert guest.state() == "paused (I/O error)"

@@ -206,3 +206,18 @@ def test_names_hold_no_path_and_no_control_characters(name):
         return
     assert "/" not in name
     assert name.isprintable() or any(ord(char) > 126 for char in name)
+
+
+@pytest.mark.parametrize(
+    ("actions", "events", "state", "again"),
+    [
+        (("resume",), ["RESUMED", "IO_ERROR", "SUSPENDED"], "PAUSED", True),
+        (("resume",), ["RESUMED"], "PAUSED", False),
+        (("resume",), ["SUSPENDED", "RESUMED"], "PAUSED", False),
+        (("resume",), [], "PAUSED", False),
+        (("resume",), ["RESUMED", "SUSPENDED"], "RUNNING", False),
+        (("reset", "resume"), ["RESUMED", "SUSPENDED"], "PAUSED", False),
+    ],
+)
+def test_a_resumed_domain_that_runs_into_its_error_again_is_not_waited_for(actions, events, state, again):
+    assert rules.suspended_again(actions, events, state) is again

@@ -137,13 +137,13 @@ def test_death_is_told_at_once_with_what_was_held_before_it() -> None:
 def test_reboots_of_one_reset_are_one_and_a_boot_loop_is_told() -> None:
     joiner = Joiner(0.5)
     told: list[Event] = []
-    for tenth in range(20):
+    for tenth in range(60):
         now = tenth / 10
         told += joiner.due(now)
         told += joiner.add(event("REBOOT", at=tenth), now)
+    assert len(told) in (2, 3), "a report each two seconds"
     told += joiner.flush()
-    assert len(told) in (3, 4)
-    assert sum(each["count"] for each in told) == 20
+    assert sum(each["count"] for each in told) == 60
 
 
 def test_resume_between_the_reboots_of_one_reset_does_not_split_them() -> None:
@@ -151,7 +151,8 @@ def test_resume_between_the_reboots_of_one_reset_does_not_split_them() -> None:
     joiner.add(event("REBOOT"), 0)
     assert [each["action"] for each in joiner.add(lifecycle("RESUMED", "UNPAUSED"), 0.01)] == ["RESUMED"]
     joiner.add(event("REBOOT"), 0.05)
-    assert [each["count"] for each in joiner.due(0.5)] == [2]
+    assert joiner.due(0.5) == []
+    assert [each["count"] for each in joiner.due(0.55)] == [2]
 
 
 IO = ("/disk", "ide0-0-0", 1)
@@ -800,3 +801,55 @@ def test_a_migration_is_told_once_however_many_passes_it_needs():
     assert told(6) == [False]
     domains.begin_connection()
     assert told(7) == [True], "what goes on when the connection is new is told"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_thousand_events_in_a_second_are_a_handful_and_none_is_lost(seed: int) -> None:
+    """On four guests: resets, errors of a disk, pauses; one of them dies. As many as the rows that they belong to."""
+    shuffle = random.Random(seed).shuffle
+    guests = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(4)]
+    raw = [event("REBOOT", uuid=guest) for guest in guests for _ in range(150)]
+    raw += [event("IO_ERROR_REASON", "/disk", "vda", 2, "", uuid=guest) for guest in guests[:3] for _ in range(100)]
+    raw += [
+        lifecycle(action, detail, uuid=guests[3])
+        for action, detail in [("SUSPENDED", "PAUSED"), ("RESUMED", "UNPAUSED")] * 50
+    ]
+    shuffle(raw)
+    raw.insert(500, lifecycle("STOPPED", "FAILED", uuid=guests[0]))
+    domains, joiner, told = Domains(), Joiner(0.5), []
+    for number, each in enumerate(raw):
+        now = number / 1000
+        told += joiner.due(now)
+        if domains.observe(each):
+            told += joiner.add(each, now)
+    told += joiner.due(2.5) + joiner.flush()
+    assert sum(each["count"] for each in told) == 1001
+    assert sum(map(translate.is_death, told)) == 1
+    acted_on = {(each["uuid"], each["event"]) for each in told if each["event"] == "io_error"}  # the rule's throttle
+    steps = sum(each["event"] == "reboot" for each in told) + len(acted_on) + 1
+    assert steps <= 10, [(each["event"], each["count"]) for each in told if each["event"] != "lifecycle"]
+
+
+@pytest.mark.parametrize("order", ["event first", "comparison first", "comparison between", "only the comparison"])
+def test_a_crash_that_destroys_its_guest_is_told_once_whoever_is_quicker(order: str) -> None:
+    """libvirtd under load tells CRASHED and STOPPED seconds late; found with a real panicking guest on a busy machine."""
+    domains = Domains()
+    compare(domains, listed(RUNNING, 1))
+    crashed, stopped = lifecycle("CRASHED", "PANICKED"), lifecycle("STOPPED", "CRASHED")
+    told = 0
+    steps = {
+        "event first": [crashed, stopped, None, None],
+        "comparison first": [None, crashed, stopped, None, None],
+        "comparison between": [crashed, None, stopped, None],
+        "only the comparison": [None, None],
+    }[order]
+    joiner = Joiner(0.5)
+    for step in steps:
+        if step is None:
+            told += len(compare(domains, listed(SHUTOFF, 3)))
+        elif domains.observe(step):
+            told += sum(map(translate.is_death, joiner.add(step, 0)))
+    assert told == 1
+    # and the next death is another one
+    assert domains.observe(lifecycle("STARTED", "BOOTED"))
+    assert domains.observe(lifecycle("STOPPED", "FAILED"))

@@ -233,3 +233,64 @@ def test_no_event_ends_the_engine(fires, told):
     """Missing fields, wrong types, hostile texts: at most one rule fires, and the engine goes on."""
     told = {**told, "uuid": told.get("uuid", str(uuid.uuid4()))}
     assert len(fires(told)) <= 1
+
+
+HOSTILE = st.one_of(
+    st.text(min_size=1),
+    st.sampled_from(
+        [
+            "{{ lookup('pipe', 'reboot') }}",
+            "{% for x in y %}",
+            "$(reboot)",
+            "; rm -rf /",
+            "../../etc/passwd",
+            "\x00",
+            "\u202e",
+            "a" * 70_000,
+        ]
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=HOSTILE, path=HOSTILE, device=HOSTILE, reason=HOSTILE, action=st.sampled_from(["PAUSE", "REPORT", "CODE_7"])
+)
+def test_texts_of_guests_reach_no_action(name, path, device, reason, action):
+    """A name, a path, a device or a reason is what an owner of a guest can choose: none of it is in what an action gets."""
+    from ansible_rulebook.util import substitute_variables
+
+    marks = {
+        key: f"hostile-{key}-{text}"
+        for key, text in (("domain", name), ("path", path), ("device", device), ("reason", reason))
+    }
+    told = event("io_error", action=action, **{**marks, "uri": "qemu:///system"})
+    told |= {"detail": "FAILED", "connected": True}
+    for rule in rules():
+        ((_verb, arguments),) = rule["action"].items()
+        result = json.dumps(substitute_variables(arguments, {"event": told}))
+        assert "hostile-" not in result, rule["name"]
+
+
+@given(
+    name=st.text(),
+    path=st.one_of(st.none(), st.text()),
+    device=st.one_of(st.none(), st.text()),
+    reason=st.one_of(st.none(), st.text()),
+    number=st.integers(-5, 2**31),
+)
+def test_whatever_libvirt_tells_becomes_an_event(name, path, device, reason, number):
+    kinds = {kind.constant.removeprefix("VIR_DOMAIN_EVENT_ID_"): kind for kind in translate.KINDS}
+    uuid_ = str(uuid.uuid4())
+    for constant, arguments in (
+        ("LIFECYCLE", (number, number)),
+        ("WATCHDOG", (number,)),
+        ("IO_ERROR", (path, device, number)),
+        ("IO_ERROR_REASON", (path, device, number, reason)),
+        ("AGENT_LIFECYCLE", (number, number)),
+        ("MEMORY_FAILURE", (number, number, number)),
+        ("JOB_COMPLETED", ({name: reason, "operation": number, "event": name, "uuid": name, "errmsg": name},)),
+    ):
+        told = translate.event_of(kinds[constant], uuid_, name, "2026-11-24T09:42:01.123456Z", arguments)
+        assert told["event"] == kinds[constant].event and told["uuid"] == uuid_, "own keys are not overwritten"
+        json.dumps(told)

@@ -182,6 +182,19 @@ def restarted(actions: Iterable[str], events: Iterable[str], state: str, old_id:
     return True
 
 
+def suspended_again(actions: Iterable[str], events: Iterable[str], state: str) -> bool:
+    """Tell whether a domain that was only resumed has run into its error again, so that waiting is in vain.
+
+    :param events: names of the events since the first action.
+    """
+    events = list(events)
+    return (
+        tuple(actions) == (RESUME,) and state == "PAUSED" and "SUSPENDED" in events[events.index("RESUMED") :]
+        if "RESUMED" in events
+        else False
+    )
+
+
 def broken(events: Iterable[str], state: str, reason: str) -> str | None:
     """Return in words why a domain that was brought back does not stay so, or None.
 

@@ -293,7 +293,8 @@ class Connection:
         for event in events:
             if event["event"] == "io_error":
                 event.update(await self._disk_error(link, event["uuid"]))
-            log.warning(
+            log.log(
+                logging.INFO if event["uuid"] in self.domains.lasting else logging.WARNING,
                 "%s: found without an event: %s %s of %s (%s) since %s",
                 self.uri,
                 event.get("action"),

@@ -10,8 +10,8 @@ Row by row, and why nothing that matters is lost or late:
   one exception: STOPPED/CRASHED after CRASHED of the same run is the same death told before (on_crash=destroy), since a
   domain cannot die twice without a start between; it is dropped however long a core dump took.
 - REBOOT: libvirt sends one to three for one reset. Held for the window and counted; the reaction to a reboot is to check
-  later that the guest runs, so half a second is harmless. The window runs from the first one, so that a boot loop cannot
-  push its report away for ever.
+  later that the guest runs, so half a second is harmless. Each further one begins the window anew, so that a storm is one
+  event, but not beyond four windows from the first, so that a boot loop cannot push its report away for ever.
 - IO_ERROR, IO_ERROR_REASON and SUSPENDED/IOERROR: one io_error, held for the window so that it carries the reason, and so
   that a disk that fails a thousand times a second makes two events a second. Nothing can be done about it faster anyway.
 - WATCHDOG and what its action brings: PAUSE waits for SUSPENDED/WATCHDOG (milliseconds), RESET swallows its REBOOTs. With
@@ -31,17 +31,20 @@ Event = dict[str, Any]
 # SUSPENDED details that another event explains
 _EXPLAINED_BY = {"IOERROR": "io_error", "WATCHDOG": "watchdog"}
 _WATCHDOG_CHANGES = frozenset(("PAUSE", "RESET", "POWEROFF", "SHUTDOWN"))
+# A stream of reboots is one for so many windows.
+_LONGEST = 4
 _STARTS = frozenset(("STARTED", "RESUMED", "UNDEFINED"))
 
 
 class _Held:
     """An event that waits for its duplicates."""
 
-    __slots__ = ("event", "plain", "reasoned", "until")
+    __slots__ = ("event", "latest", "plain", "reasoned", "until")
 
-    def __init__(self, event: Event, until: float) -> None:
+    def __init__(self, event: Event, until: float, latest: float = 0.0) -> None:
         self.event = event
         self.until = until
+        self.latest = latest  # reboot only: it is held no longer than this
         self.plain = self.reasoned = 0  # io_error only: how many came of either variant
 
     def count_error(self, has_reason: bool) -> None:
@@ -61,7 +64,7 @@ class Joiner:
 
     def __init__(self, window: float) -> None:
         self.window = window
-        # (uuid, what) -> held event, in the order of their deadlines because the window is the same for all
+        # (uuid, what) -> held event
         self._held: dict[tuple[str, ...], _Held] = {}
         self._crashed: set[str] = set()
 
@@ -83,7 +86,7 @@ class Joiner:
 
     def next_due(self) -> float | None:
         """When ``due`` will have something to tell; None when nothing is held."""
-        return next(iter(self._held.values())).until if self._held else None
+        return min((held.until for held in self._held.values()), default=None)
 
     def due(self, now: float) -> list[Event]:
         """What has waited long enough."""
@@ -98,7 +101,7 @@ class Joiner:
     def _hold(self, key: tuple[str, ...], event: Event, now: float) -> list[Event]:
         if self.window <= 0:
             return [event]
-        self._held[key] = _Held(event, now + self.window)
+        self._held[key] = _Held(event, now + self.window, now + _LONGEST * self.window)
         return []
 
     def _absorb(self, into: Event, event: Event) -> None:
@@ -160,6 +163,7 @@ class Joiner:
         held = self._held.get((uuid, "reboot"))
         if held:
             self._absorb(held.event, event)
+            held.until = min(now + self.window, held.latest)
             return []
         return self._hold((uuid, "reboot"), event, now)
 

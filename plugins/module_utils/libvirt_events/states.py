@@ -99,6 +99,8 @@ class Domains:
         self._retell = retell
         self._domains = {uuid: _Domain("", state) for uuid, state in (remembered or {}).items()}
         self._changed_since_listing: set[str] = set()
+        # Whose fault the last comparison told, although it was told before.
+        self.lasting: set[str] = set()
         self.dirty = False
 
     # -- what is known
@@ -164,6 +166,9 @@ class Domains:
             domain.incoming, domain.has_run = False, True
             self._set(uuid, domain, ACTIVE, None)
         elif action == "CRASHED":
+            if domain.told_by_comparison:
+                # the comparison was quicker, and has seen the end of the same run
+                return False
             self._set(uuid, domain, ACTIVE, Fault("lifecycle", action, detail))
         elif action == "STOPPED":
             return self._observe_stopped(event, domain)
@@ -184,6 +189,7 @@ class Domains:
             return True
         if domain.told_by_comparison:
             domain.told_by_comparison = False
+            self._set(uuid, domain, FAILED, Fault("lifecycle", "STOPPED", detail))
             return False
         self._set(uuid, domain, FAILED, Fault("lifecycle", "STOPPED", detail))
         return True
@@ -223,6 +229,7 @@ class Domains:
         events: list[Event] = []
         notes: list[str] = []
         gone = set(self._domains)
+        self.lasting.clear()
         for listed in listing:
             gone.discard(listed.uuid)
             if listed.uuid in self._changed_since_listing:
@@ -255,8 +262,10 @@ class Domains:
         else:
             state = FAILED if found else STOPPED
         self._set(listed.uuid, domain, state, found)
-        if found is None or (not connected and before and before[:2] == found[:2] and not self._due(domain, now)):
+        if found is None or (not connected and before and _same(before, found) and not self._due(domain, now)):
             return None
+        if before and _same(before, found):
+            self.lasting.add(listed.uuid)
         domain.fault_told = now
         domain.told_by_comparison = found.action == "STOPPED"
         return found
@@ -268,6 +277,12 @@ class Domains:
         if domain.fault_told is None:
             domain.fault_told = now
         return now - domain.fault_told >= self._retell
+
+
+def _same(before: Fault, found: Fault) -> bool:
+    """Whether what is found was told before: the same, or the end of a guest whose crash was (on_crash=destroy)."""
+    ended = before.action == "CRASHED" and found[:3] == ("lifecycle", "STOPPED", "CRASHED")
+    return before[:2] == found[:2] or ended
 
 
 def _fault_of(listed: Listed, domain: _Domain, is_new: bool) -> Fault | None:

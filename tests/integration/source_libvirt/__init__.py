@@ -25,7 +25,7 @@ if not any((Path(entry) / "ansible_collections/c5c3/ha/galaxy.yml").exists() for
 
 SEED = int(os.environ.get("C5C3_LAB_SEED", "3"))
 GUEST = Path(__file__).with_name("guest.S")
-IDLE, PANIC, RESET, POWER_OFF, WATCHDOG, WRITE, FILL = range(7)
+IDLE, PANIC, RESET, POWER_OFF, WATCHDOG, WRITE, FILL, WATCHDOG_ONCE = range(8)
 SECTOR = 512
 Event = dict[str, Any]
 
@@ -286,6 +286,29 @@ class Source:
         self.expect(
             event="heartbeat", connected=True, after=len(self.of(event="heartbeat", connected=True)) + times - 1
         )
+
+
+def qcow2_on_full_disk(hypervisor: Hypervisor, folder: Path, policy: str, target: str = "dev='hda' bus='ide'") -> str:
+    """A disk on a file system of 640 KiB; its guest writes 1 MiB a second."""
+    raw = folder / "writer.img"
+    guest_image(raw, WRITE, 64 << 20)
+    small = f"/run/small-{policy}"
+    hypervisor.host.exec(["mkdir", "-p", small], check=True)
+    hypervisor.host.exec(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", small], check=True)
+    hypervisor.host.exec(["qemu-img", "convert", "-q", "-O", "qcow2", str(raw), f"{small}/disk"], check=True)
+    return (
+        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2' error_policy='{policy}'/>"
+        f"<source file='{small}/disk'/><target {target}/></disk>"
+    )
+
+
+def failing_disk(folder: Path) -> dict[str, Any]:
+    """Options of a guest whose disk answers each write with EIO and suspends it; libvirt is not told of the disk's path."""
+    image, rules = folder / "broken.img", folder / "blkdebug.conf"
+    guest_image(image, WRITE)
+    rules.write_text('[inject-error]\nevent = "write_aio"\nerrno = "5"\n')
+    drive = f"file=blkdebug:{rules}:{image},format=raw,if=none,id=d0,werror=stop"
+    return {"disk": "", "arguments": ("-drive", drive, "-device", "ide-hd,drive=d0,bus=ide.0")}
 
 
 @contextlib.contextmanager

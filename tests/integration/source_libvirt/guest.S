@@ -1,7 +1,7 @@
 # A guest of one sector that does what its byte at offset 3 says, once it has run for half a second:
 # 0 nothing, 1 panic (pvpanic port 0x505), 2 reset itself once, 3 power off, 4 arm the i6300esb watchdog and never pet it,
 # 5 write ever new places of its disk, one each timer interrupt (18 a second), 6 fill 14 MiB of
-# its memory, so that it is slow to migrate.
+# its memory, so that it is slow to migrate, 7 as 4, but only once.
 .intel_syntax noprefix
 .code16
 .global _start
@@ -25,7 +25,7 @@ begin:
   cmp al,1
   je panic
   cmp al,2
-  je reset
+  je once
   cmp al,3
   je off
   cmp al,4
@@ -34,6 +34,8 @@ begin:
   je write
   cmp al,6
   je fill
+  cmp al,7
+  je once
 idle:
   hlt
   jmp idle
@@ -42,7 +44,7 @@ panic:
   mov al,1
   out dx,al
   jmp idle
-reset:                              # CMOS survives a reset, so the second boot sees the mark and stays
+once:                               # CMOS survives a reset, so the second boot sees the mark and stays
   mov al,0x40
   out 0x70,al
   in al,0x71
@@ -52,6 +54,8 @@ reset:                              # CMOS survives a reset, so the second boot 
   out 0x70,al
   mov al,0x5a
   out 0x71,al
+  cmp byte ptr [mode],7
+  je watchdog
   mov al,0xfe
   out 0x64,al
   jmp idle
