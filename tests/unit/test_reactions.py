@@ -212,7 +212,7 @@ def test_nothing_that_a_guest_can_choose_is_put_into_an_action():
                 assert re.match(r"event\.reason (is defined|==)", use), template
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -252,7 +252,7 @@ HOSTILE = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     name=HOSTILE, path=HOSTILE, device=HOSTILE, reason=HOSTILE, action=st.sampled_from(["PAUSE", "REPORT", "CODE_7"])
 )
