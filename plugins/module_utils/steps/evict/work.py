@@ -37,6 +37,7 @@ _RECENT = 60.0
 # Migration records that may still matter to a host that died: what was in flight then, whatever the clocks say.
 _HISTORY = 3600.0
 UNANSWERED = "no answer"
+NOT_SENT = "not sent, since the claim was not renewed in time"
 
 
 class Work:
@@ -337,7 +338,10 @@ class Work:
         }
         refusals = self.claim.call_all(calls)
         for server, refusal in refusals.items():
-            if refusal is UNANSWERED:
+            if refusal is NOT_SENT:
+                entry = self.entries[server]
+                self.entries[server] = replace(entry, phase="Pending", attempts=max(0, entry.attempts - 1))
+            elif refusal is UNANSWERED:
                 # It may have been heard: the entry stays at work, and Nova's records tell.
                 self.entries[server] = replace(self.entries[server], attempted_at=time.time())
             elif refusal:
@@ -356,7 +360,7 @@ class Work:
             "Stop": self.nova.stop,
         }.get(act or "")
         if not self.claim.fresh():
-            return f"{act} {decision.entry.attempts} failed: not sent, since the claim was not renewed in time"
+            return NOT_SENT
         self.acts.append({"act": act, "server": server})
         try:
             self.locks.hold(act, facts)
