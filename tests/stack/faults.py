@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -111,7 +112,7 @@ def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None]
         )
         ended = time.monotonic()
     acknowledged = load.acknowledged()
-    found = service.found()
+    found = service.found() if service.keeps else Counter(acknowledged)
     lost = acknowledged - set(found)
     edge = ended if fault == "all_killed" else healed
     result = Result(

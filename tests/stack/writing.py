@@ -31,6 +31,8 @@ class Service(abc.ABC):
     # the three cheapest faults, which CI runs
     cheap: tuple[str, ...] = ("kill", "freeze", "host_kill")
     faults: tuple[str, ...] = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe")
+    # whether an acknowledged write must be there afterwards; not so in a cache
+    keeps: bool = True
     # seconds a client may see, by fault; told beside the measured figure
     limits: dict[str, float] = {}
 

@@ -1,0 +1,74 @@
+"""Memcached as oslo.cache uses it through pymemcache: keys hashed over the one list of servers, TLS, a dead server left out."""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+
+from pymemcache.client.hash import HashClient
+
+from tests.stack.hosts import Host
+from tests.stack.writing import Service, Session
+
+
+class Sets(Session):
+    """One client of all servers."""
+
+    def __init__(self, client: HashClient) -> None:
+        self.client = client
+
+    def write(self, key: str) -> None:
+        if not self.client.set(key, b"1", noreply=False):
+            raise OSError("not stored")
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class Client(Service):
+    daemon = "/usr/bin/memcached"
+    keeps = False  # a cache: what a dead server held is made anew
+    faults = ("kill", "freeze", "host_kill", "all_killed", "wipe")
+
+    def _client(self, of: list[Host]) -> HashClient:
+        # our own authority is trusted; hosts are named by address, which pymemcache hands to TLS as the name
+        context = ssl.create_default_context(cafile=str(self.scenario.directory / "ca" / "ca.crt"))
+        return HashClient(
+            [(host.address, 11211) for host in of],
+            connect_timeout=0.5,
+            timeout=1,
+            retry_attempts=1,
+            retry_timeout=1,
+            dead_timeout=5,
+            tls_context=context,
+        )
+
+    def connect(self) -> Sets:
+        return Sets(self._client(list(self.scenario.hosts)))
+
+    def prepare(self) -> None:
+        client = self._client(list(self.scenario.hosts))
+        client.flush_all()
+        client.close()
+
+    def found(self) -> Counter[str]:
+        client = self._client(list(self.scenario.hosts))
+        keys = [f"check-{number}" for number in range(20)]
+        there = client.get_many(keys)
+        client.close()
+        return Counter(dict.fromkeys(there, 1))
+
+    def victim(self) -> Host:
+        return self.scenario.hosts[0]
+
+    def unsettled(self) -> str:
+        for host in self.scenario.hosts:
+            try:
+                client = self._client([host])
+                client.set("settled", b"1", noreply=False)
+                if client.get("settled") != b"1":
+                    return f"{host.name} does not keep a key"
+                client.close()
+            except Exception as error:
+                return f"{host.name}: {error!r}"
+        return ""

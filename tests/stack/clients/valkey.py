@@ -1,0 +1,99 @@
+"""Valkey as a careful client uses it: the primary asked of the Sentinels, TLS, and a write done when a replica has it too."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import valkey
+from valkey.sentinel import Sentinel
+
+from tests.stack.hosts import Host
+from tests.stack.writing import Service, Session
+
+NAME, PASSWORD = "c5c3", "NotASecretNotASecretValkey"
+
+
+class Writes(Session):
+    """One connection to the primary; WAIT tells that a replica has the write."""
+
+    def __init__(self, connection: valkey.Valkey) -> None:
+        self.connection = connection
+
+    def write(self, key: str) -> None:
+        pipeline = self.connection.pipeline(transaction=False)
+        pipeline.set(key, "1")
+        pipeline.wait(1, 1000)
+        _stored, replicas = pipeline.execute()
+        if replicas < 1:
+            raise TimeoutError("no replica has it within a second")
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Client(Service):
+    daemon = "valkey-server"
+    limits = {"kill": 3, "freeze": 5, "host_kill": 5}
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            "password": PASSWORD,
+            "ssl": True,
+            "ssl_ca_certs": str(self.scenario.directory / "ca" / "ca.crt"),
+            "ssl_check_hostname": False,
+            "socket_timeout": 1.5,
+            "socket_connect_timeout": 0.5,
+            "retry_on_timeout": False,
+        }
+
+    def _primary(self) -> valkey.Valkey:
+        """Ask the Sentinels, whichever answers; connect to whom they name."""
+        settings = self._settings()
+        asked = Sentinel([(host.address, 26379) for host in self.scenario.hosts], sentinel_kwargs=settings)
+        address, port = asked.discover_master(NAME)
+        for sentinel in asked.sentinels:
+            sentinel.close()
+        return valkey.Valkey(host=address, port=port, **settings)
+
+    def connect(self) -> Writes:
+        return Writes(self._primary())
+
+    def prepare(self) -> None:
+        primary = self._primary()
+        primary.flushall()
+        primary.close()
+
+    def found(self) -> Counter[str]:
+        primary = self._primary()
+        keys = Counter(key.decode() for key in primary.scan_iter(count=1000))
+        return Counter(dict.fromkeys(keys, 1))
+
+    def victim(self) -> Host:
+        primary = self._primary()
+        address = primary.connection_pool.connection_kwargs["host"]
+        primary.close()
+        return next(host for host in self.scenario.hosts if host.address == address)
+
+    def unsettled(self) -> str:
+        others = len(self.scenario.hosts) - 1
+        primaries = set()
+        for host in self.scenario.hosts:
+            try:
+                sentinel = valkey.Valkey(host=host.address, port=26379, **self._settings())
+                seen = sentinel.sentinel_master(NAME)
+                sentinel.close()
+                server = valkey.Valkey(host=host.address, port=6379, **self._settings())
+                state = server.info("replication")
+                server.close()
+            except (valkey.ValkeyError, OSError) as error:
+                return f"{host.name}: {error!r}"
+            primaries.add(seen["ip"])
+            if seen["flags"] != "master" or seen["num-slaves"] != others or seen["num-other-sentinels"] != others:
+                return f"{host.name} sees {seen['ip']} ({seen['flags']}), {seen['num-slaves']} replicas, {seen['num-other-sentinels']} Sentinels"
+            if state["role"] == "slave" and state["master_link_status"] != "up":
+                return f"{host.name} has no link to {state['master_host']}"
+            if (state["role"] == "master") != (host.address == seen["ip"]):
+                return f"{host.name} is {state['role']}, its Sentinel says {seen['ip']}"
+            if state["role"] == "master" and state["connected_slaves"] != others:
+                return f"the primary {host.name} has {state['connected_slaves']} replicas"
+        return "" if len(primaries) == 1 else f"primaries {primaries}"
