@@ -233,9 +233,9 @@ def test_a_host_returns_only_after_novas_evacuation_records(operator):
         lab.kubernetes.request("PATCH", path, {"status": {"conditions": conditions}}, "application/merge-patch+json")
         operator.run()
         lab.heal("cmp01")
-        line = operator.until("return", "cmp01", 120)
+        line = operator.until("return", "cmp01", 300)
         assert line["reason"] == "EvacuationsCompleted"
-        assert operator.until("return", "cmp01", 60)["reason"] == "HostHealthy"
+        assert operator.until("return", "cmp01", 180)["reason"] == "HostHealthy"
         service = lab.nova.compute_services()["cmp01"]
         assert (service["status"], service["forced_down"], service["state"]) == ("enabled", False, "up")
         assert operator.condition("cmp01", "HostReturn") == ("True", "HostHealthy")
