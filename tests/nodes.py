@@ -187,7 +187,7 @@ class Stand:
                     return False
                 return True
 
-            until(done, 60, f"{name} is {status}")
+            until(done, 120, f"{name} is {status}")
 
         self._side_by_side(set_one, list(wanted.items()))
 
@@ -207,7 +207,17 @@ class Stand:
 
     def remove(self) -> None:
         """Delete all of them."""
-        self._side_by_side(lambda name: self.api.request("DELETE", f"/api/v1/nodes/{name}"), sorted(self._names))
+
+        def gone(name: str) -> bool:
+            try:
+                self.api.request("DELETE", f"/api/v1/nodes/{name}")
+            except OSError:
+                return False  # the API server is away
+            except LabError as error:
+                return ": 404 " in str(error)
+            return True
+
+        self._side_by_side(lambda name: until(lambda: gone(name), 120, f"Node {name} is gone"), sorted(self._names))
         self._names.clear()
 
     @staticmethod
@@ -218,8 +228,14 @@ class Stand:
 
 @contextlib.contextmanager
 def forced_reconnects(source: Source, api: Kubernetes) -> Iterator[None]:
-    """While this holds: the source is frozen, and the API server is killed, again and again."""
+    """While this holds: the source is frozen, and the API server is killed, again and again; once it answers again."""
     done = threading.Event()
+
+    def answers() -> bool:
+        try:
+            return api.request("GET", "/readyz") == "ok"
+        except (OSError, LabError):
+            return False
 
     def disturb() -> None:
         number = 0
@@ -227,6 +243,9 @@ def forced_reconnects(source: Source, api: Kubernetes) -> Iterator[None]:
             number += 1
             if number % 4 == 0:
                 api.lab.kill("kube-apiserver")
+                while not answers() and not done.wait(0.5):
+                    pass
+                done.wait(3)  # for the work that others do meanwhile
             else:
                 source.signal(signal.SIGSTOP)
                 done.wait(0.5)
