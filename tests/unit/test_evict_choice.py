@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_choice import load_of
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     GroupFacts,
     MigrationFacts,
@@ -328,3 +329,15 @@ def test_why_a_move_failed_is_found_behind_somebodys_lock(world):
     finally:
         FakeNova.live_migrate = original
     assert "No valid host" in instance(world, 0)["message"]
+
+
+def test_what_was_just_begun_counts_before_nova_has_a_record_of_it():
+    """Found on a real Nova: three were on the way where two were allowed."""
+    working = {"a": "LiveMigrate", "b": "LiveMigrate", "r": "Restart"}
+    records = [
+        MigrationFacts(1, "b", "running", target="cmp02"),
+        MigrationFacts(2, "other", "queued"),
+        MigrationFacts(3, "third", "running", target="cmp09"),
+    ]
+    load = load_of(working, records, ["cmp02", "cmp03"], frozenset())
+    assert (load.here, load.cluster, load.unplaced, load.to_target) == (3, 4, 2, {"cmp02": 1, "cmp03": 0})

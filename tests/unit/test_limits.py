@@ -53,6 +53,12 @@ def test_cluster_and_targets():
     assert may_begin(moves(5), Limits(per_host=0, per_target=2), Load(to_target={"a": 2, "b": 5})) == set()
 
 
+def test_who_is_on_the_way_without_a_target_takes_a_place_on_some():
+    limits = Limits(per_host=0, per_target=2)
+    assert may_begin(moves(5), limits, Load(to_target={"b": 1, "c": 1}, cluster=3, unplaced=1)) == {"s0"}
+    assert may_begin(moves(5), limits, Load(to_target={"b": 1, "c": 1}, cluster=4, unplaced=2)) == set()
+
+
 def test_a_restart_needs_no_target_and_passes_those_who_wait_for_one():
     wanting = [("a", "LiveMigrate"), ("b", "Restart")]
     assert may_begin(wanting, Limits(per_cluster=1), Load(cluster=1)) == {"b"}

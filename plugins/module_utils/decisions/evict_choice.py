@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Decision, Entry, end
@@ -20,7 +20,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.limits import (
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.movable import final_refusal, hindrance
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.selection import Choice, in_order
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import MigrationFacts, ServerFacts
 
 WAITING = "waiting for a place"
 LOCK_PREFIX = "c5c3.ha: "
@@ -103,12 +103,32 @@ def begin_now(
     return entries, [decided[key] for key in acting if key in chosen]
 
 
-def at_work(decided: Mapping[str, Decision], servers: Mapping[str, ServerFacts | None]) -> int:
-    """How many servers of the Eviction Nova is at work on now, or waits for our next word on."""
-    return sum(
-        1
+def at_work(decided: Mapping[str, Decision], servers: Mapping[str, ServerFacts | None]) -> dict[str, str]:
+    """The servers of the Eviction that Nova is at work on now, or waits for our next word on, and their routes."""
+    return {
+        key: decision.entry.route
         for key, decision in decided.items()
         if not decision.entry.finished
         and (server := servers.get(key)) is not None
         and bool(server.task_state or server.status == "VERIFY_RESIZE")
-    )
+    }
+
+
+def load_of(
+    working: Mapping[str, str], under_way: Iterable[MigrationFacts], targets: Iterable[str], traits: frozenset[str]
+) -> Load:
+    """What is in work now.
+
+    :param working: as :func:`at_work`. What we have just begun may be missing in Nova's records, which its conductor
+        writes later.
+    :param under_way: Nova's records of the whole cloud that are not over.
+    :param targets: the hosts that may be one.
+    """
+    goes_to = {migration.server: migration.target for migration in under_way}
+    moving = {server for server, route in working.items() if route in MOVE} | goes_to.keys()
+    to_target = dict.fromkeys(targets, 0)
+    for target in goes_to.values():
+        if target in to_target:
+            to_target[target] += 1
+    unplaced = sum(not goes_to.get(server) for server in moving)
+    return Load(len(working), to_target, len(moving), unplaced, traits)

@@ -50,12 +50,14 @@ class Load:
     :ivar here: servers of this source host that are in work.
     :ivar to_target: host to servers on their way to it, for every host that may take some (0 for none on the way).
     :ivar cluster: servers on their way in the whole cloud, those of this host included.
+    :ivar unplaced: those of them whose target Nova has not said yet.
     :ivar traits: the source host's traits.
     """
 
     here: int = 0
     to_target: Mapping[str, int] = field(default_factory=dict)
     cluster: int = 0
+    unplaced: int = 0
     traits: frozenset[str] = frozenset()
 
 
@@ -103,7 +105,7 @@ def _refusal(act: str, limits: Limits, load: Load, moved: int) -> str:
         return f"waiting for a place: at most {limits.per_cluster} servers of the cloud are moved at once"
     if limits.per_target and load.to_target:
         free = sum(max(0, limits.per_target - count) for count in load.to_target.values())
-        if moved >= free:
+        if moved + load.unplaced >= free:
             return f"waiting for a place: each target takes at most {limits.per_target} servers at once"
     return ""
 

@@ -14,6 +14,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_choice imp
     begin_now,
     in_turn,
     keep_out,
+    load_of,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Decision, Entry
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.limits import MOVE, Limits, Load
@@ -153,19 +154,15 @@ class Choosing:
         services: list[ServiceFacts],
         context: Context,
     ) -> Load:
-        here = at_work(decided, servers)
+        working = at_work(decided, servers)
         moving = any(decision.act in MOVE for decision in decided.values())
         traits = self._host_traits(context.source) if moving and context.whole_host else frozenset()
         if not moving or not (self.limits.per_target or self.limits.per_cluster):
-            return Load(here=here, traits=traits)
-        under_way = self.nova.moves_under_way()
-        to_target = {
-            service.host: 0 for service in services if service.up and service.enabled and service.host != context.source
-        }
-        for migration in under_way:
-            if migration.target in to_target:
-                to_target[migration.target] += 1
-        return Load(here=here, to_target=to_target, cluster=len(under_way), traits=traits)
+            return Load(here=len(working), traits=traits)
+        targets = [
+            service.host for service in services if service.up and service.enabled and service.host != context.source
+        ]
+        return load_of(working, self.nova.moves_under_way(), targets, traits)
 
     def _host_traits(self, host: str) -> frozenset[str]:
         if not self.limits.per_trait:
