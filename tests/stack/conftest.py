@@ -88,6 +88,9 @@ STANDING: dict[tuple[str, str], hosts.Scenario] = {}
 def stack(request: pytest.FixtureRequest, stack_session: None) -> hosts.Scenario:
     """The scenario that the test is for; hosts of the one before are removed."""
     pair = request.param
+    reason = clients.missing(pair[0])
+    if reason:
+        pytest.skip(reason)
     keep = request.config.getoption("keep")
     for other in [other for other in STANDING if other != pair]:
         of = STANDING.pop(other)

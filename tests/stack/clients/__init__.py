@@ -17,3 +17,10 @@ def known(name: str) -> bool:
 def service(of: Scenario) -> Service:
     """Return a fresh client of the scenario's service."""
     return importlib.import_module(f"tests.stack.clients.{of.name}").Client(of)
+
+
+def missing(name: str) -> str:
+    """Return why the scenario of that name cannot run on this machine, or an empty string."""
+    if not known(name):
+        return ""
+    return getattr(importlib.import_module(f"tests.stack.clients.{name}"), "missing", str)()

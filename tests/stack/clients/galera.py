@@ -1,0 +1,105 @@
+"""MariaDB Galera as an OpenStack service uses it: through the proxies, over TLS, each write committed before the next."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from collections import Counter
+
+import pymysql
+
+from tests.stack import hosts
+from tests.stack.hosts import Host
+from tests.stack.writing import Service, Session
+
+USER, PASSWORD, DATABASE = "nova", "not-a-secret-nova", "nova"
+PROXY_PORT, MEMBER_PORT = 3307, 3306
+
+
+class Writing(Session):
+    """One connection in autocommit mode."""
+
+    def __init__(self, connection: pymysql.Connection) -> None:
+        self.connection = connection
+
+    def write(self, key: str) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("INSERT INTO faults (name) VALUES (%s)", (key,))
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Client(Service):
+    daemon = "/usr/sbin/mariadbd"
+    limits = {"kill": 2.5, "freeze": 3, "host_kill": 3}
+
+    def __init__(self, of: hosts.Scenario) -> None:
+        super().__init__(of)
+        self.members = [host for host in of.hosts if "galera" in host.groups]
+        self.proxies = [host for host in of.hosts if host not in self.members]
+        # half of the clients come through each proxy
+        self.turn = itertools.cycle(self.proxies)
+
+    def _connection(self, address: str, port: int) -> pymysql.Connection:
+        context = ssl.create_default_context(cafile=str(self.scenario.directory / "ca" / "ca.crt"))
+        # the name in the certificate is a member's, the address a proxy's
+        context.check_hostname = False
+        return pymysql.connect(
+            host=address,
+            port=port,
+            user=USER,
+            password=PASSWORD,
+            database=DATABASE,
+            ssl=context,
+            autocommit=True,
+            connect_timeout=3,
+            read_timeout=10,
+            write_timeout=10,
+        )
+
+    def connect(self) -> Writing:
+        return Writing(self._connection(next(self.turn).address, PROXY_PORT))
+
+    def prepare(self) -> None:
+        with self._connection(self.proxies[0].address, PROXY_PORT) as connection, connection.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS faults")
+            cursor.execute("CREATE TABLE faults (id BIGINT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(64), KEY (name))")
+
+    def found(self) -> Counter[str]:
+        """Every member must hold the same: what one of them lacks is not there."""
+        common: Counter[str] | None = None
+        for member in self.members:
+            with self._connection(member.address, MEMBER_PORT) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT name FROM faults")
+                keys = Counter(row[0] for row in cursor.fetchall())
+            if common is not None and keys != common:
+                raise hosts.HostError(f"{member.name} holds {keys.total()} rows, the others {common.total()}")
+            common = keys
+        return common or Counter()
+
+    def writer(self, proxy: Host) -> str:
+        """The member behind a proxy."""
+        with self._connection(proxy.address, PROXY_PORT) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT @@wsrep_node_name")
+            return cursor.fetchone()[0]
+
+    def victim(self) -> Host:
+        return self.scenario.host(self.writer(self.proxies[0]))
+
+    def unsettled(self) -> str:
+        for member in self.members:
+            try:
+                with self._connection(member.address, MEMBER_PORT) as connection, connection.cursor() as cursor:
+                    cursor.execute("SHOW STATUS LIKE 'wsrep\\_%'")
+                    status = dict(cursor.fetchall())
+            except Exception as error:
+                return f"{member.name}: {error}"
+            told = (status["wsrep_cluster_status"], status["wsrep_local_state_comment"], status["wsrep_cluster_size"])
+            if told != ("Primary", "Synced", str(len(self.members))):
+                return f"{member.name} is {told}"
+        try:
+            writers = {proxy.name: self.writer(proxy) for proxy in self.proxies}
+        except Exception as error:
+            return f"proxy: {error}"
+        return "" if len(set(writers.values())) == 1 else f"the proxies have different writers: {writers}"

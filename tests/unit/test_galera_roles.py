@@ -1,0 +1,130 @@
+"""The roles galera, galera_proxy and maxscale tell their variables alike everywhere, and their files hold what they promise."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ROLES = ("galera", "galera_proxy", "maxscale")
+TYPES = {"str": str, "path": str, "int": int, "bool": bool, "dict": dict, "list": list, "float": float}
+WORDS = ("galera_users", "maxscale_encrypted", "maxpasswd", "_galera_proxy_users")
+
+
+def load(role: str, path: str) -> dict:
+    return yaml.safe_load((ROOT / "roles" / role / path).read_text())
+
+
+def options(role: str) -> dict:
+    return load(role, "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_argument_specs_agree(role):
+    defaults = load(role, "defaults/main.yml")
+    assert list(options(role)) == list(defaults)
+    for name, option in options(role).items():
+        assert name.startswith(f"{role}_") and option["description"]
+        if isinstance(defaults[name], str) and "{{" in defaults[name]:
+            assert "default" not in option, f"{name} comes from another variable"
+            continue
+        assert option["default"] == defaults[name], name
+        assert isinstance(defaults[name], TYPES[option["type"]]), name
+        if "choices" in option:
+            assert defaults[name] in option["choices"], name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_readme_s_full_example_names_every_variable(role):
+    text = (ROOT / "roles" / role / "README.md").read_text().split("## Everything")[1].split("```")[1]
+    told = set(re.findall(rf"^\s+(?:# )?({role}_[a-z_]+):", text, re.M))
+    assert told == set(load(role, "defaults/main.yml"))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_passwords_are_marked(role):
+    for name, option in options(role).items():
+        assert bool(option.get("no_log")) == name.endswith("_password"), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_task_that_touches_a_secret_logs_nothing(role):
+    for file in sorted((ROOT / "roles" / role / "tasks").rglob("*.yml")):
+        for block in re.split(r"\n(?=\s*- name:)", file.read_text()):
+            if any(word in re.sub(r"when:.*", "", block, flags=re.S) for word in WORDS):
+                assert "no_log: true" in block, f"{file}:\n{block}"
+
+
+@pytest.fixture(scope="module")
+def check():
+    spec = importlib.util.spec_from_file_location("galera_check", ROOT / "roles/galera/files/galera_check.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GOOD = {"wsrep_ready": "ON", "wsrep_cluster_status": "Primary", "wsrep_local_state": "4", "read_only": "OFF"}
+
+
+@pytest.mark.parametrize(
+    ("change", "donor", "takes"),
+    [
+        ({}, False, True),
+        ({"wsrep_local_state": "2"}, True, True),
+        ({"wsrep_local_state": "2"}, False, False),
+        ({"wsrep_local_state": "3"}, True, False),
+        ({"wsrep_local_state": "1"}, True, False),
+        ({"wsrep_cluster_status": "non-Primary"}, True, False),
+        ({"wsrep_cluster_status": "Disconnected"}, True, False),
+        ({"wsrep_ready": "OFF"}, True, False),
+        ({"read_only": "ON"}, True, False),
+        ({"read_only": "NO_LOCK"}, True, False),
+    ],
+)
+def test_health_is_what_the_member_says_of_itself(check, change, donor, takes):
+    assert check.verdict({**GOOD, **change}, donor)[0] is takes
+
+
+def test_a_member_that_says_nothing_takes_no_writes(check):
+    assert check.verdict({}, True)[0] is False
+    assert check.Member("/nonexistent.sock", True).judge()[0] is False
+
+
+def test_the_check_ends_before_the_proxy_s_patience(check):
+    patience = load("galera_proxy", "defaults/main.yml")["galera_proxy_check_timeout"]
+    assert patience > check.PATIENCE * 1000
+
+
+def test_the_members_configuration_is_an_ini_file_with_one_value_each():
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["bool"] = bool
+    values = load("galera", "defaults/main.yml")
+    text = environment.from_string((ROOT / "roles/galera/templates/galera.cnf.j2").read_text()).render(
+        {
+            **values,
+            "ansible_managed": "managed",
+            "inventory_hostname": "db1",
+            "_galera_own_address": "192.0.2.1",
+            "_galera_addresses": {"db1": "192.0.2.1", "db2": "192.0.2.2", "db3": "192.0.2.3"},
+            "_galera_donors": ["db3", "db2"],
+            "_galera_provider": {"gcache.size": "1G", "socket.ssl": "yes"},
+            "_galera_ca": "/a",
+            "_galera_cert": "/c",
+            "_galera_key": "/k",
+        }
+    )
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    server = parser["mysqld"]
+    assert server["wsrep_cluster_address"] == "gcomm://192.0.2.1,192.0.2.2,192.0.2.3"
+    # the comma at the end lets any member give its data when none of these can
+    assert server["wsrep_sst_donor"] == "db3,db2,"
+    assert server["wsrep_provider_options"] == '"gcache.size=1G;socket.ssl=yes;"'
+    assert server["require_secure_transport"] == "ON" and parser["sst"]["encrypt"] == "3"
+    assert server["innodb_flush_log_at_trx_commit"] == "1" and server["wsrep_sync_wait"] == "1"
