@@ -1,0 +1,171 @@
+"""python -m tests.bench.evacuation [--seed N] [-n SERVERS] [--rounds N] [--keep]: the servers of a dead host live again.
+
+From the proof that the host is off to the last server ACTIVE elsewhere, by the step evict; beside it, in the same run and in
+turns, Nova alone: the host forced down by hand and all evacuations sent at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import seconds
+from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
+from tests import evictor
+from tests.lab import Lab, LabError, wait_until
+
+HOST = "cmp01"
+WANTED_RATIO = 1.3
+
+
+def evacuation(
+    lab: Lab, servers: int = 20, rounds: int = 3, say: Callable[[str], None] = print
+) -> dict[str, list[float]]:
+    """Seconds of each round, ``ours`` and ``nova``. No operator may be at work on Evictions meanwhile."""
+    taken: dict[str, list[float]] = {"ours": [], "nova": []}
+    evictor.prepare(lab)
+    try:
+        for number in range(rounds):
+            # Not always the same one first: the machine is warmer for the second.
+            for kind in ("ours", "nova") if number % 2 == 0 else ("nova", "ours"):
+                taken[kind].append(_round(lab, kind, servers))
+                say(f"evacuation {number + 1} of {rounds}, {kind}: {servers} ACTIVE after {taken[kind][-1]:.2f} s")
+    finally:
+        lab.kubernetes.kubectl("delete", "evictions,hypervisors", "--all")
+    return taken
+
+
+def _round(lab: Lab, kind: str, count: int) -> float:
+    servers = _boot(lab, count)
+    with lab.oracle.watch(interval=0.2) as watch:
+        lab.kill(HOST)
+        evictor.wait_unheard(lab, HOST)
+        taken = _ours(lab, servers) if kind == "ours" else _bare(lab, servers)
+        if watch.two_writers():
+            raise LabError(f"two writers were seen: {watch.two_writers()}")
+    lab.nova.delete(*servers, timeout=120)
+    lab.heal(HOST)
+    lab.kubernetes.wait_node(HOST, "True", 120)
+    spec = compute_service.ARGUMENTS["argument_spec"]
+    given = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml), "host": HOST, "state": "enabled"}
+    given.update(forced_down=False, timeout=120.0)
+    compute_service.run({**{name: each.get("default") for name, each in spec.items()}, **given}, False)
+    return taken
+
+
+def _boot(lab: Lab, count: int) -> set[str]:
+    body = {
+        "server": {
+            "name": "bench-evacuation",
+            "imageRef": lab.nova._id("image", "tick"),
+            "flavorRef": lab.nova._id("flavor", "t16"),
+            "networks": "none",
+            "availability_zone": f"nova:{HOST}",
+            "min_count": count,
+            "return_reservation_id": True,
+        }
+    }
+    answer = lab.nova.request("POST", "/servers", body)
+    reservation = answer["reservation_id"]
+    booted: set[str] = set()
+
+    def active() -> bool:
+        found = _servers(lab, f"reservation_id={reservation}")
+        booted.update(found)
+        return len(found) == count and all(status == "ACTIVE" for status, _host, _task in found.values())
+
+    wait_until(active, 180, f"{count} servers are ACTIVE", 1.0)
+    for server in booted:
+        wait_until(lambda server=server: lab.oracle.counters(server), 120, "the guest counts", 0.2)
+    return booted
+
+
+def _servers(lab: Lab, query: str) -> dict[str, tuple[str, str, str | None]]:
+    listed = lab.nova.request("GET", f"/servers/detail?all_tenants=1&{query}")["servers"]
+    return {
+        each["id"]: (each["status"], each["OS-EXT-SRV-ATTR:host"], each["OS-EXT-STS:task_state"]) for each in listed
+    }
+
+
+def _all_active(lab: Lab, servers: set[str]) -> float:
+    """Wait until all are ACTIVE elsewhere; the moment of it."""
+
+    def moved() -> bool:
+        found = _servers(lab, "name=bench-evacuation")
+        return all(found[server][0] == "ACTIVE" and found[server][1] != HOST for server in servers)
+
+    # Not more often: each question slows what is measured.
+    wait_until(moved, 300, f"{len(servers)} servers are ACTIVE elsewhere", 0.5)
+    return time.time()
+
+
+def _ours(lab: Lab, servers: set[str]) -> float:
+    evictor.make_eviction(lab, HOST)
+    step = evictor.start(lab, HOST)
+    try:
+        wait_until(lambda: _proven(lab), 120, f"{HOST} is proven off", 0.1)
+        end = _all_active(lab, servers)
+        step.wait(120)
+        # The first proof; a later one would flatter us.
+        began = min(_transition(lab), _proven(lab) or end)
+    finally:
+        step.kill()
+        step.wait()
+    lab.kubernetes.kubectl("delete", "eviction", HOST)
+    return end - began
+
+
+def _proven(lab: Lab) -> float | None:
+    return seconds(((evictor.eviction(lab, HOST).get("status") or {}).get("fencing") or {}).get("provenAt"))
+
+
+def _transition(lab: Lab) -> float:
+    conditions = evictor.eviction(lab, HOST)["status"]["conditions"]
+    return next(seconds(each["lastTransitionTime"]) or 0.0 for each in conditions if each["type"] == "Fenced")
+
+
+def _bare(lab: Lab, servers: set[str]) -> float:
+    began = time.time()
+    lab.nova.force_down(HOST)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lab.nova.evacuate, servers))
+    return _all_active(lab, servers) - began
+
+
+def main() -> int:
+    """Run it alone; nonzero when the wanted ratio is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.evacuation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=71)
+    parser.add_argument("-n", "--servers", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    arguments = parser.parse_args()
+    lab = Lab(seed=arguments.seed)
+    try:
+        try:
+            lab = Lab.attach(arguments.seed)
+        except LabError:
+            lab.up(print)
+        lab.enter()
+        taken = evacuation(lab, arguments.servers, arguments.rounds)
+        ours, nova = (statistics.median(taken[kind]) for kind in ("ours", "nova"))
+        met = ours <= WANTED_RATIO * nova
+        print(
+            f"{arguments.servers} servers of a dead host, proven off to the last ACTIVE: {ours:.2f} s, Nova alone {nova:.2f} s"
+        )
+        print(f"ratio {ours / nova:.2f}, wanted: at most {WANTED_RATIO:g}{'' if met else '  MISSED'}")
+        return 0 if met else 1
+    except LabError as error:
+        print(f"the bench failed: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if not arguments.keep:
+            lab.down()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

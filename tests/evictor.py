@@ -1,0 +1,95 @@
+"""The step evict in a process of its own, as the operator runs it: to be killed at any instant, and to be measured.
+
+>>> make_eviction(lab, "cmp01"); step = start(lab, "cmp01"); eviction(lab, "cmp01")["status"]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.crds import install
+from tests.lab import Lab
+
+GROUP = "/apis/hypervisor.c5c3.io/v1"
+# Where the lab's controllers have their Secret.
+NAMESPACE = "c5c3-ha"
+# So that a lab that came up just now, or was healed just now, is not taken for one that comes back from a partition.
+GATES = {"settle_seconds": 0.0, "cooldown_seconds": 0.0, "in_flight_seconds": 5.0}
+# Again and again until the Eviction is finished, as the rulebook does. Options come on stdin.
+_STEP = """
+import json, sys, time
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import is_finished
+from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict
+
+options = json.load(sys.stdin)
+defaults = {name: option.get("default") for name, option in evict.ARGUMENTS["argument_spec"].items()}
+while True:
+    try:
+        result = evict.run({**defaults, **options}, False)
+    except HaError as error:
+        print(f"failed: {error}", flush=True)
+        time.sleep(1)
+        continue
+    print(json.dumps({"msg": result["msg"], "acts": result["acts"]}), flush=True)
+    if result["eviction"] is None or is_finished(result["eviction"]):
+        break
+"""
+
+
+def start(lab: Lab, host: str, **options: Any) -> subprocess.Popen:
+    """Run the step for a host's Eviction; what it says is in the lab's folder, ``evacuation.log``.
+
+    :param options: of the step, beside those that the lab asks for.
+    """
+    options = {
+        "name": host,
+        "kubeconfig": str(lab.kubernetes.kubeconfig),
+        "cloud": "lab",
+        "clouds_file": str(lab.nova.clouds_yaml),
+        "gate_limits": GATES,
+        "fencing_namespace": NAMESPACE,
+        **options,
+    }
+    with open(lab.directory / "evacuation.log", "ab") as log:
+        step = subprocess.Popen([sys.executable, "-c", _STEP], stdin=subprocess.PIPE, stdout=log, stderr=log)
+    assert step.stdin
+    step.stdin.write(json.dumps(options).encode())
+    step.stdin.close()
+    return step
+
+
+def prepare(lab: Lab) -> None:
+    """Definitions, controllers, and a Hypervisor for each host that says how it is fenced; nothing of before is left."""
+    kubernetes = lab.kubernetes
+    install(kubernetes, "hypervisors", "evictions")
+    kubernetes.kubectl("delete", "hypervisors,evictions", "--all", "--wait")
+    lab.bmc.up()
+    lab.bmc.write_secret(NAMESPACE)
+    for host in lab.hosts:
+        body = {"apiVersion": "hypervisor.c5c3.io/v1", "kind": "Hypervisor", "metadata": {"name": host}}
+        # Both kinds of controller: cmp02 by IPMI, the others by Redfish.
+        fencing = lab.bmc.ipmi(host) if host == "cmp02" else lab.bmc.redfish(host)
+        kubernetes.request("POST", f"{GROUP}/hypervisors", {**body, "spec": {"fencing": fencing}})
+
+
+def make_eviction(lab: Lab, host: str, cause: str = "NodeUnreachable") -> None:
+    """Make the Eviction of a whole host."""
+    body = {"apiVersion": "hypervisor.c5c3.io/v1", "kind": "Eviction", "metadata": {"name": host}}
+    spec = {"hypervisor": host, "reason": "test", "cause": cause}
+    lab.kubernetes.request("POST", f"{GROUP}/evictions", {**body, "spec": spec})
+
+
+def eviction(lab: Lab, host: str) -> dict:
+    """The host's Eviction, or an empty dict."""
+    listed = lab.kubernetes.request("GET", f"{GROUP}/evictions")["items"]
+    return next((item for item in listed if item["metadata"]["name"] == host), {})
+
+
+def wait_unheard(lab: Lab, host: str) -> None:
+    """Wait until Kubernetes and Nova both take the host for gone."""
+    lab.kubernetes.wait_node(host, "Unknown", 120)
+    lab.nova.wait_service(host, "down", 120)
