@@ -155,7 +155,6 @@ node:
 import os
 import re
 import socket
-import subprocess
 import time
 from typing import Any
 
@@ -209,37 +208,26 @@ def answer(text: str) -> dict[str, Any]:
     return node
 
 
-def ask(path: str) -> dict[str, Any] | None:
+def ask(module: AnsibleModule, path: str) -> dict[str, Any] | None:
     """Ask the server; None when it does not answer within seconds (a frozen one accepts and says nothing)."""
     if not os.path.exists(path):
         return None
-    argv = ["mariadb", "--no-defaults", "--protocol=socket", f"--socket={path}", "--connect-timeout=3"]
-    try:
-        done = subprocess.run(
-            [*argv, "--batch", "--skip-column-names", "--execute", QUESTION],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer(done.stdout) if done.returncode == 0 else None
+    argv = ["timeout", "5", "mariadb", "--no-defaults", "--protocol=socket", f"--socket={path}", "--connect-timeout=3"]
+    code, out, _err = module.run_command([*argv, "--batch", "--skip-column-names", "--execute", QUESTION])
+    return answer(out) if code == 0 else None
 
 
-def unit(service: str) -> tuple[bool, float]:
+def unit(module: AnsibleModule, service: str) -> tuple[bool, float]:
     """Return (the process is there or coming, seconds since the epoch when the unit became active)."""
-    try:
-        done = subprocess.run(
-            ["systemctl", "show", service, "--property=ActiveState,MainPID,ActiveEnterTimestampMonotonic"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    code, out, _err = module.run_command(
+        [
+            *("timeout", "20", "systemctl", "show", service),
+            "--property=ActiveState,MainPID,ActiveEnterTimestampMonotonic",
+        ]
+    )
+    if code:
         return False, 0.0
-    told = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    told = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
     running = told.get("ActiveState") in ("activating", "reloading", "deactivating") or told.get("MainPID", "0") != "0"
     entered = int(told.get("ActiveEnterTimestampMonotonic", "0") or 0) / 1e6
     return running, time.time() - time.monotonic() + entered if entered else 0.0
@@ -288,8 +276,8 @@ def node(module: AnsibleModule) -> dict[str, Any]:
     datadir = params["datadir"]
     deadline = time.monotonic() + params["wait"]
     while True:
-        running, since = unit(params["service"])
-        told = ask(params["socket"]) if running else None
+        running, since = unit(module, params["service"])
+        told = ask(module, params["socket"]) if running else None
         settled = not running or (told is not None and (not told["wsrep"] or told["cluster_status"] == "Primary"))
         if settled or time.monotonic() >= deadline:
             break

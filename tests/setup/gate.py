@@ -1,8 +1,8 @@
 """``make test``: every gate, side by side where one does not need the other, and one closing line that counts the tests.
 
 ``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
-lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on one lab. Every gate's
-whole output is kept in the cache's folder logs/.
+lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on two labs, each
+file of tests on either. Every gate's whole output is kept in the cache's folder logs/.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def gates() -> list[Gate]:
         Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500),
         Gate("sanity-oldest", [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"], 1500),
         Gate("lab", ["nice", IN, "lab", "true"], 2400),
-        pytest_gate("integration", "lab", "tests/integration", 3300, "-v", live=True),
+        pytest_gate("integration", "lab", "tests/integration", 3300, "-v", "-n", "2", "--dist", "loadfile", live=True),
     ]
 
 

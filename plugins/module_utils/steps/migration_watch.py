@@ -114,7 +114,6 @@ class Record:
             spec, self._anew = rules.watched_spec(kind, self.name, self.hypervisor, self.existing)
             self._tell_spec(spec)
             self._spec_told = True
-        assert self.existing is not None
         told: dict = {}
         if not self._begun and self._anew:
             self._started = now_utc()
@@ -137,7 +136,6 @@ class Record:
             self._patch({"spec": difference})
 
     def _patch(self, body: dict, subresource: str | None = None) -> None:
-        assert self.existing is not None
         body = {"metadata": {"resourceVersion": self.existing["metadata"]["resourceVersion"]}, **body}
         self.existing = self.client.patch(self.resource, self.name, body, self.namespace, subresource=subresource)
         self.writes += 1

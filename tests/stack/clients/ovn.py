@@ -60,7 +60,9 @@ class Connection(Session):
         return all(row["leader"] and row["connected"] for row in answer["rows"]) and bool(answer["rows"])
 
     def write(self, key: str) -> None:
-        self.transact(DATABASE, {"op": "insert", "table": "Address_Set", "row": {"name": PREFIX + key.replace("-", "_")}})
+        self.transact(
+            DATABASE, {"op": "insert", "table": "Address_Set", "row": {"name": PREFIX + key.replace("-", "_")}}
+        )
 
     def close(self) -> None:
         self.socket.close()

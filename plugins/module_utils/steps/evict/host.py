@@ -87,7 +87,6 @@ class HostWork:
 
     def _facts(self, host: str, cause: str, view: View, entries: dict[str, Entry]) -> HostFacts:
         service = view.service
-        assert service is not None
         facts = HostFacts(
             cause=cause,
             now=time.time(),
@@ -197,13 +196,11 @@ class HostWork:
 
     def force_down(self, view: View) -> None:
         """Tell Nova that the host is down, which it believes at once."""
-        assert view.service is not None
         self.nova.update_service(view.service.id, forced_down=True)
         self.acts.append({"act": "ForceDown", "host": view.service.host})
 
     def disable(self, view: View) -> bool:
         """Disable the host's compute service, so that nothing new arrives; return whether Nova was changed."""
-        assert view.service is not None
         changed = view.service.enabled
         if changed:
             self.nova.update_service(
