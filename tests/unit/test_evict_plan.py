@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import TERMINAL, Context, Entry, Settings
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
+    AGAIN,
     decide,
     needs_failure,
     needs_running,
@@ -60,6 +61,43 @@ def test_restarted_guest_is_done_only_once_it_runs():
     )
     assert decide(at_work, server(running=True), context()).entry.message == "restarted on cmp01"
     assert decide(at_work, server(running=False), context()).entry.phase != "Succeeded"
+
+
+def asked(seconds: float, **facts):
+    """A restart that Nova's API accepted so long ago, and that nova-compute has not begun."""
+    at_work = entry(route="Restart", phase="Restarting", attempts=1, attempted_at=1000.0 - seconds)
+    return at_work, server(status="HARD_REBOOT", **{"task_state": "rebooting_hard", "running": False, **facts})
+
+
+def test_lost_restart_is_asked_for_again_and_costs_no_attempt():
+    """The broker died with Nova's message: without this the guest stays dead, in a task that nothing ends."""
+    at_work, lost = asked(16.0)
+    assert needs_running(at_work, lost, context())
+    decision = decide(at_work, lost, context())
+    assert decision.act == AGAIN
+    assert (decision.entry.attempts, decision.entry.attempted_at, decision.entry.phase) == (1, 1000.0, "Restarting")
+    assert "was lost" in decision.entry.message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "facts"),
+    [
+        (14.0, {}),  # it may be on its way
+        (16.0, {"running": None}),  # its host does not answer: it may lie there
+        (16.0, {"running": True}),
+        (16.0, {"task_state": "reboot_started_hard"}),  # begun
+        (16.0, {"task_state": "migrating"}),
+    ],
+)
+def test_restart_that_may_be_under_way_is_not_asked_for_again(seconds, facts):
+    at_work, busy = asked(seconds, **facts)
+    assert decide(at_work, busy, context()).act is None
+
+
+def test_restart_of_somebody_else_is_left_to_him():
+    _at_work, busy = asked(100.0)
+    assert not needs_running(entry(), busy, context())
+    assert decide(entry(), busy, context()).act is None
 
 
 def test_unknown_liveness_waits():

@@ -79,7 +79,8 @@ class Context:
 class Decision:
     """The next act for a server and the entry to write before it is done.
 
-    ``act``: None (wait, or finished), Restart, LiveMigrate, ColdMigrate, Evacuate, Confirm, ResetState, Stop or Abort.
+    ``act``: None (wait, or finished), Restart, RestartAgain, LiveMigrate, ColdMigrate, Evacuate, Confirm,
+    ResetState, Stop or Abort.
     ``target``: the only host it may go to; empty lets Nova choose. ``on_disk``: its data is in files of the host's.
     """
 

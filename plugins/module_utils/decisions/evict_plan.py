@@ -35,6 +35,13 @@ DEAD_GUEST = RESTART_FIRST | {"WatchdogRestartFailed"}
 # Seconds that Nova has to carry out a confirm before it is asked again.
 CONFIRM_SECONDS = 30.0
 
+# Task of a server between Nova's API, which accepted a hard reboot, and nova-compute, which has not begun it.
+REBOOT_ASKED = frozenset({"rebooting", "rebooting_hard"})
+# Seconds that a message to a living nova-compute may take before one asks whether it was lost.
+LOST_SECONDS = 15.0
+# The act that sends a lost restart again; Nova allows it in that task (ALLOW_REBOOT in nova.compute.task_states).
+AGAIN = "RestartAgain"
+
 # vm_state and what Nova allows from it (nova.compute.api, check_instance_state of each action).
 LIVE_MIGRATABLE = frozenset({"active", "paused"})
 COLD_MIGRATABLE = frozenset({"active", "stopped"})
@@ -62,10 +69,12 @@ NOT_TO_MOVE = {
 
 def needs_running(entry: Entry, server: ServerFacts | None, context: Context) -> bool:
     """Whether the decision hangs on whether the guest runs, which costs a question to its host."""
-    if server is None or entry.finished or server.task_state or not server.host:
+    if server is None or entry.finished or not server.host:
         return False
     if server.host == context.source and not context.service_up:
         return False  # nobody is there to be asked
+    if server.task_state:
+        return _restart_overdue(entry, server, context)
     if context.dead and entry.route == EVACUATE:
         return server.vm_state in ("active", "error")  # it has to run where it is now
     if server.vm_state == "stopped" or server.host != context.source:
@@ -262,9 +271,26 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
                 "Abort",
             )
         return wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s")
+    if _restart_overdue(entry, server, context) and server.running is False:
+        message = f"attempt {entry.attempts}: Nova's message to {server.host} was lost: hard reboot asked for again"
+        return Decision(replace(entry, attempted_at=context.now, message=message), AGAIN)
     if entry.phase in ("Restarting", "Migrating", "Confirming"):
         return Decision(entry)
     return wait(entry, f"waiting: Nova is at {doing}")
+
+
+def _restart_overdue(entry: Entry, server: ServerFacts, context: Context) -> bool:
+    """Whether a hard reboot was accepted by Nova's API and has not been begun by nova-compute for suspiciously long.
+
+    A broker that dies loses the message, and the server stays in this task for ever (seen on the lab). nova-compute
+    writes another task as soon as it begins; it takes its messages in their order, so once it has answered a question
+    that was asked later, the message is not on its way any more.
+    """
+    return (
+        entry.phase == "Restarting"
+        and server.task_state in REBOOT_ASKED
+        and context.now - (entry.attempted_at or context.now) > LOST_SECONDS
+    )
 
 
 def _dead_guest(context: Context) -> bool:

@@ -14,7 +14,12 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions import eviction_
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import ROUTE as EVACUATE
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_choice import locked_by_us
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Decision, Entry, Settings
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import DEAD_GUEST, decide
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
+    AGAIN,
+    DEAD_GUEST,
+    REBOOT_ASKED,
+    decide,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import HostDecision
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.limits import MOVE
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
@@ -353,6 +358,7 @@ class Work:
         server, act = decision.entry.id, decision.act
         call = {
             "Restart": self.nova.reboot_hard,
+            AGAIN: self._restart_again,
             "LiveMigrate": self.nova.live_migrate,
             "ColdMigrate": self.nova.cold_migrate,
             "Confirm": self.nova.confirm_resize,
@@ -381,6 +387,12 @@ class Work:
             told = with_help(self.nova, server, self._source, str(error))
             return f"{act} {decision.entry.attempts} failed: {told}"
         return ""
+
+    def _restart_again(self, server: str) -> None:
+        """Send a lost restart again, unless nova-compute has begun it since its host was asked."""
+        now = self.nova.server(server)
+        if now is not None and now.task_state in REBOOT_ASKED:
+            self.nova.reboot_hard(server)
 
     def _unlock(self, before: dict[str, Entry], servers: dict[str, ServerFacts | None]) -> None:
         """Give back the locks of those that are done now. Whose lock stays is not done: else nobody would take it away."""
