@@ -11,8 +11,8 @@ at every connect, and again with every heartbeat: edges for speed, levels for tr
 - a death that was told, and the domain is still dead: not told again while the connection lasts. Told again, with the time
   at which it was seen dead, at every new connection: it may have been restarted and have died again while nobody looked,
   and the one who should have acted may have been killed. Who acted before sees by the time whether it is news.
-- shut off with reason UNKNOWN (libvirtd lost its memory: it restarted, or the host did): a death if it was believed active
-  or is new here and persistent; not if it was seen stopped before.
+- shut off with reason UNKNOWN (libvirtd lost its memory: it restarted, or the host did): a death if it was believed active,
+  or is new here and persistent at a connect; not if it was seen stopped before, or is new at a heartbeat: just defined.
 - gone altogether: Nova undefines on purpose what it deletes and what it has migrated away. Noted, never told as a death.
 - paused by an I/O error, by a watchdog, by a crash: told as that row, by the same rules.
 - still paused by an I/O error: told again every now and then, since somebody has to see that it persists, or has healed.
@@ -253,7 +253,7 @@ class Domains:
         domain = known or _Domain(listed.name, "")
         self._domains[listed.uuid] = domain
         domain.name = listed.name
-        found = _fault_of(listed, domain, known is None)
+        found = _fault_of(listed, domain, known is None, connected)
         if listed.state == _RUNNING:
             domain.incoming, domain.has_run = False, True
         before = domain.fault
@@ -285,7 +285,7 @@ def _same(before: Fault, found: Fault) -> bool:
     return before[:2] == found[:2] or ended
 
 
-def _fault_of(listed: Listed, domain: _Domain, is_new: bool) -> Fault | None:
+def _fault_of(listed: Listed, domain: _Domain, is_new: bool, connected: bool) -> Fault | None:
     """What libvirt's answer says is wrong with the domain."""
     if listed.state == _PAUSED:
         if listed.reason == _PAUSED_IOERROR:
@@ -302,7 +302,8 @@ def _fault_of(listed: Listed, domain: _Domain, is_new: bool) -> Fault | None:
     reason = SHUTOFF_REASONS[listed.reason] if 0 <= listed.reason < len(SHUTOFF_REASONS) else "UNKNOWN"
     if reason in BENIGN_STOPS:
         return None
-    if reason == "UNKNOWN" and (domain.state == STOPPED or (is_new and not listed.persistent)):
+    # New while the connection lasts: just defined, not started yet, and the event that tells of it still under way.
+    if reason == "UNKNOWN" and (domain.state == STOPPED or (is_new and not (connected and listed.persistent))):
         return None
     # DAEMON: libvirtd gave the domain up when it reconnected to its QEMU
     return Fault("lifecycle", "STOPPED", "FAILED" if reason == "DAEMON" else reason)
