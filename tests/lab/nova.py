@@ -573,7 +573,7 @@ class Nova:
         answer = self.request("GET", "/os-services?binary=nova-compute")
         return {service["host"]: service for service in answer["services"]}
 
-    def wait_computes(self, hosts: list[str], timeout: float = 90) -> None:
+    def wait_computes(self, hosts: list[str], timeout: float = 150) -> None:
         """Wait until Nova shows each of `hosts` up and lists its hypervisor, so that a server can be booted there.
 
         :raises LabError: after `timeout` seconds, naming those that miss.
@@ -584,7 +584,11 @@ class Nova:
             up = {host for host, service in self.compute_services().items() if service["state"] == "up"}
             listed = set()
             if missing <= up:
-                hypervisors = self.request("GET", "/os-hypervisors/detail")["hypervisors"]
+                try:
+                    hypervisors = self.request("GET", "/os-hypervisors/detail")["hypervisors"]
+                except OSError:
+                    # Asked before a nova-compute listened to its queue: that question is lost, the next is answered.
+                    return False
                 listed = {h["service"]["host"] for h in hypervisors if h["state"] == "up"}
             missing.difference_update(up & listed)
             return not missing
