@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import domain_restart_rules as rules
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, HaError, LibvirtError
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, LibvirtError
+from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_binding import binding
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import shown
 
 _LIFECYCLE = "DEFINED UNDEFINED STARTED SUSPENDED RESUMED STOPPED SHUTDOWN PMSUSPENDED CRASHED".split()
@@ -118,14 +119,7 @@ class Restart:
         :raises LibvirtError: libvirt failed, the domain is not there, or it does not come back or stay.
         """
         if self._libvirt is None:
-            try:
-                import libvirt
-            except ImportError:
-                raise HaError(
-                    "this Python has no libvirt: install libvirt-python (Debian: python3-libvirt) on the host that runs"
-                    " this, or set ansible_python_interpreter to one that has it"
-                ) from None
-            self._libvirt = libvirt
+            self._libvirt = binding()
         # A second on top: the thread itself knows better words for what went wrong.
         return self._bounded(self._work, self.timeout + self.verify_seconds + 1.0)
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ansible_collections.c5c3.ha.plugins.module_utils.domain import EventLoop, Watched
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError, LibvirtError
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import LibvirtError
+from ansible_collections.c5c3.ha.plugins.module_utils.libvirt_binding import binding
 
 # virDomainJobOperation, virDomainJobType
 _IN, _OUT = 4, 5
@@ -60,14 +61,7 @@ class JobWatch:
         :raises LibvirtError: libvirt failed or does not answer.
         """
         if self._libvirt is None:
-            try:
-                import libvirt
-            except ImportError:
-                raise HaError(
-                    "this Python has no libvirt: install libvirt-python (Debian: python3-libvirt) on the host that runs"
-                    " this, or set ansible_python_interpreter to one that has it"
-                ) from None
-            self._libvirt = libvirt
+            self._libvirt = binding()
         threading.Thread(target=self._body, name="libvirt calls", daemon=True).start()
         try:
             while True:
