@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -53,6 +54,8 @@ SERVICES = (
 )
 # Nova's newest microversion that evacuates a running server to ACTIVE is 2.94; 2.95 stops it.
 MICROVERSION = "2.95"
+# How long a question is asked again when its connection breaks.
+AGAIN_SECONDS = 10
 _DATABASES = ("keystone", "placement", "glance", "nova_api", "nova", "nova_cell0")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _T = TypeVar("_T")
@@ -538,9 +541,12 @@ class Nova:
     def request(self, method: str, path: str, body: Any = None, microversion: str = MICROVERSION) -> Any:
         """One call of Nova's API without openstacksdk: light enough for `lab status`.
 
+        A GET whose connection breaks (an API that a test has just killed) is asked again for AGAIN_SECONDS.
+
         :param path: below /v2.1, such as "/os-services".
         :returns: the decoded JSON, None for an empty answer.
         :raises urllib.error.HTTPError: as the API answers.
+        :raises OSError: when there is no answer.
         """
 
         def call() -> Any:
@@ -552,7 +558,16 @@ class Nova:
                 text = answer.read()
             return json.loads(text) if text else None
 
-        return self.in_network(call)
+        end = time.monotonic() + (AGAIN_SECONDS if method == "GET" else 0)
+        while True:
+            try:
+                return self.in_network(call)
+            except urllib.error.HTTPError:
+                raise
+            except (OSError, http.client.HTTPException):
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.2)
 
     def _auth_token(self) -> str:
         if self._token and time.monotonic() - self._token[0] < 3600:
@@ -659,7 +674,7 @@ class Nova:
             config = openstack.config.OpenStackConfig(
                 config_files=[str(self.clouds_yaml)], secure_files=[], vendor_files=[], load_envvars=False
             )
-            region = config.get_one(cloud="lab", compute_default_microversion=MICROVERSION)
+            region = config.get_one(cloud="lab", compute_default_microversion=MICROVERSION, compute_connect_retries=5)
             self._connection = openstack.connection.Connection(config=region)
         return self._connection
 
@@ -680,18 +695,30 @@ class Nova:
         :param wait: until it is ACTIVE.
         :param kwargs: further attributes of openstacksdk's create_server.
         :raises LabError: when the server is not ACTIVE after `timeout` seconds.
+
+        While waiting, a server that found no host is deleted and booted anew: a host that has just come back is up for
+        Nova's API a moment before it is for the scheduler.
         """
         compute = self.connection().compute
         if host:
             kwargs["host"] = host
-        server = compute.create_server(
-            name=name,
-            image_id=self._id("image", image),
-            flavor_id=self._id("flavor", flavor),
-            networks="none",
-            **kwargs,
-        )
-        return self.wait_server(server.id, timeout=timeout) if wait else server
+        end = time.monotonic() + timeout
+        while True:
+            server = compute.create_server(
+                name=name,
+                image_id=self._id("image", image),
+                flavor_id=self._id("flavor", flavor),
+                networks="none",
+                **kwargs,
+            )
+            if not wait:
+                return server
+            try:
+                return self.wait_server(server.id, timeout=max(end - time.monotonic(), 1))
+            except LabError as error:
+                if "No valid host" not in str(error) or time.monotonic() >= end - 10:
+                    raise
+                self.delete(server.id)
 
     def _id(self, kind: str, name: str) -> str:
         cache = self.__dict__.setdefault("_ids", {})

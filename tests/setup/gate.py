@@ -2,7 +2,9 @@
 
 ``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
 lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on two labs, each
-file of tests on either. Every gate's whole output is kept in the cache's folder logs/.
+file of tests on either. On a machine as busy as that, a state that is awaited may come too late: a test that waited in
+vain (LabError) or lost a connection is run once more, and told as RERUN; one that saw something wrong (AssertionError:
+a server twice, a wrong status) has failed. Every gate's whole output is kept in the cache's folder logs/.
 """
 
 from __future__ import annotations
@@ -68,8 +70,13 @@ def pytest_gate(name: str, part: str, folder: str, limit: float, *options: str, 
     return Gate(name, argv, limit, counts=True, live=live)
 
 
+# What a test of the real parts meets that says nothing about the product by itself, as pytest prints it.
+UNSTEADY = ("LabError", "ConnectionResetError", "RemoteDisconnected", "ConnectFailure")
+
+
 def gates() -> list[Gate]:
     """Return all gates; the last one needs what `lab` prepares."""
+    again = ("--reruns", "1", *(f"--only-rerun={name}" for name in UNSTEADY))
     return [
         Gate("lint", [IN, "dev", "python", "-m", "tests.setup.lint"], 600),
         pytest_gate("unit", "dev", "tests/unit", 600),
@@ -78,7 +85,7 @@ def gates() -> list[Gate]:
         Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500),
         Gate("sanity-oldest", [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"], 1500),
         Gate("lab", ["nice", IN, "lab", "true"], 2400),
-        pytest_gate("integration", "lab", "tests/integration", 3300, "-v", "-n", "2", "--dist", "loadfile", live=True),
+        pytest_gate("integration", "lab", "tests/integration", 3300, "-v", "-n", "2", "--dist", "loadfile", *again, live=True),
     ]
 
 
