@@ -85,7 +85,9 @@ def gates() -> list[Gate]:
         Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500),
         Gate("sanity-oldest", [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"], 1500),
         Gate("lab", ["nice", IN, "lab", "true"], 2400),
-        pytest_gate("integration", "lab", "tests/integration", 3300, "-v", "-n", "2", "--dist", "loadfile", *again, live=True),
+        pytest_gate(
+            "integration", "lab", "tests/integration", 3300, "-v", "-n", "2", "--dist", "loadfile", *again, live=True
+        ),
     ]
 
 
