@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tests.lab import Lab, LabError, wait_until
@@ -37,6 +38,11 @@ def condition(eviction: dict[str, Any], kind: str = "Evicting") -> dict[str, Any
 def finished(seen: Seen) -> bool:
     """Whether the Eviction is over."""
     return seen.type != "DELETED" and condition(seen.object).get("status") == "False"
+
+
+def moment(text: str | None) -> float:
+    """A time stamp of Kubernetes as seconds since the epoch; 0 for none."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
 class Timeline:

@@ -11,11 +11,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.figures import Figure
 from tests.lab import LabError, wait_until
 from tests.timeline import Timeline, finished
 
 if TYPE_CHECKING:
-    from tests.bench.__main__ import Bench, Callbacks
+    from tests.bench.site import Site
 
 # What each step says at its end.
 _STEP = re.compile(r"c5c3\.ha\.(?:eviction|domain_restart): ")
@@ -26,19 +27,16 @@ STORM = 1000
 class AgentBench:
     """The figures on the bench's lab and deployment.
 
-    :param bench: has the lab, the deployment, one server a host, and takes the figures.
+    :param site: has the lab and the deployment.
     """
 
-    def __init__(self, bench: Bench, callbacks: Callbacks) -> None:
-        self.bench, self.lab, self.callbacks = bench, bench.lab, callbacks
+    def __init__(self, site: Site) -> None:
+        self.bench, self.lab, self.callbacks = site, site.lab, site.callbacks
         self.host = next(iter(self.lab.hosts))
         self.servers: list[str] = []
 
-    def run(self, figure: Any, rounds: int = 3) -> list[Any]:
-        """Measure all; return the figures.
-
-        :param figure: the class Figure.
-        """
+    def run(self, rounds: int = 3) -> list[Figure]:
+        """Measure all; return the figures."""
         self.servers = [self.lab.nova.boot(f"bench-together-{number}", host=self.host).id for number in range(TOGETHER)]
         try:
             with self.lab.oracle.watch(interval=0.02) as watch, Timeline(self.lab) as timeline:
@@ -54,20 +52,20 @@ class AgentBench:
             self.bench.deployment_scaled(1)
             self.lab.nova.delete(*self.servers)
         return [
-            figure(
+            Figure(
                 f"{TOGETHER} guests of a host killed at once, last runs again",
                 together,
                 limit=bare,
                 limit_name="bare Nova hard reboots in parallel",
                 wanted=4,
             ),
-            figure("second death within a minute not recovered", [float(lost)], "guests", wanted=0),
-            figure(f"storm of {events} libvirt events: actions", [float(steps)], "", wanted=10),
-            figure("storm: deaths and resets forgotten", [float(forgotten)], "guests", wanted=0),
+            Figure("second death within a minute not recovered", [float(lost)], "guests", wanted=0),
+            Figure(f"storm of {events} libvirt events: actions", [float(steps)], "", wanted=10),
+            Figure("storm: deaths and resets forgotten", [float(forgotten)], "guests", wanted=0),
         ]
 
     def _settled(self, watch: Any) -> dict[str, int]:
-        return {server: self.bench._settled(server, watch) for server in self.servers}
+        return {server: self.bench.settled(server, watch) for server in self.servers}
 
     def _kill_all(self) -> float:
         """Kill all QEMUs in one instant; return when."""
@@ -105,7 +103,7 @@ class AgentBench:
         server = self.servers[0]
         lost, first = 0, time.time()
         for _ in range(2):
-            boots = self.bench._settled(server, watch)
+            boots = self.bench.settled(server, watch)
             killed = time.time()
             self.lab.kill(server)
             try:
@@ -166,3 +164,8 @@ class AgentBench:
         """Steps that the host's agent has done, signs of life and Migrations left out, and the length of its log."""
         log = self._log()
         return len(_STEP.findall(log)), len(log)
+
+
+def figures(site: Site) -> list[Figure]:
+    """For the table of make bench."""
+    return AgentBench(site).run()

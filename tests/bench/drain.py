@@ -1,4 +1,4 @@
-"""python -m tests.bench.drain [--seed N] [-n SERVERS] [--quick] [--keep]: a host with running servers is emptied, in three ways.
+"""A host with running servers is emptied, in three ways.
 
 Ours, by the step evict; upstream's (openstack-hypervisor-operator, eviction_controller.go): one server after the other,
 looked at every 10 s; and the same looked at every second, so that it is seen what the order costs and what the pauses do.
@@ -7,18 +7,22 @@ The same servers go to and fro between two hosts of one lab in one run, and ever
 
 from __future__ import annotations
 
-import argparse
 import copy
-import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from tests.bench.figures import Figure
 from tests.crds import install
 from tests.lab import Lab, LabError, wait_until
+
+if TYPE_CHECKING:
+    from tests.bench.site import Site
 
 # What upstream's controller waits: defaultPollTime after a migration was begun, shortRetryTime after a server is done.
 UPSTREAM_POLL, UPSTREAM_RETRY = 10.0, 1.0
 WANTED_FACTOR = 2.0
+SERVERS = 20
 
 
 class Drain:
@@ -40,12 +44,14 @@ class Drain:
         self.first, self.second = list(lab.hosts)[:2]
         self.servers: list[str] = []
 
-    def run(self, fast_serial: bool = True) -> dict[str, float]:
+    def run(self) -> dict[str, float]:
         """Seconds of each way: ours, upstream, and serial (upstream's order without its long pauses)."""
         self._prepare()
-        ways: list[tuple[str, Callable[[str], None]]] = [("ours", self._ours), ("upstream", self._upstream)]
-        if fast_serial:
-            ways.append(("serial", lambda host: self._serial(host, UPSTREAM_RETRY)))
+        ways: list[tuple[str, Callable[[str], None]]] = [
+            ("ours", self._ours),
+            ("upstream", lambda host: self._serial(host, UPSTREAM_POLL)),
+            ("serial", lambda host: self._serial(host, UPSTREAM_RETRY)),
+        ]
         seconds = {}
         source, target = self.first, self.second
         try:
@@ -110,9 +116,6 @@ class Drain:
         if (get_condition(done["eviction"], "Evicting") or {}).get("reason") != "Succeeded":
             raise LabError(f"ours: {done['msg']}")
 
-    def _upstream(self, host: str) -> None:
-        self._serial(host, UPSTREAM_POLL)
-
     def _serial(self, host: str, pause: float) -> None:
         service = self.nova.service(host)
         self.nova.update_service(service.id, status="disabled", disabled_reason="bench")
@@ -131,42 +134,19 @@ class Drain:
                 time.sleep(pause)
 
 
-def figures(lab: Lab, count: int, say: Callable[[str], None]) -> tuple[float, float]:
-    """For the table of make bench: seconds of ours, and of upstream's way. No operator may run beside it."""
-    seconds = Drain(lab, count, say).run(fast_serial=False)
-    return seconds["ours"], seconds["upstream"]
-
-
-def main() -> int:
-    """Nonzero when ours is not at least twice as fast."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.drain", description=__doc__)
-    parser.add_argument("--seed", type=int, default=71)
-    parser.add_argument("-n", "--servers", type=int, help="20, or five with --quick")
-    parser.add_argument("--quick", action="store_true", help="without the way in between")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    arguments = parser.parse_args()
-    lab = Lab(seed=arguments.seed)
+def figures(site: Site) -> list[Figure]:
+    """For the table of make bench."""
+    site.deployment_scaled(0)
     try:
-        try:
-            lab = Lab.attach(arguments.seed)
-        except LabError:
-            lab.up(print)
-        lab.enter()
-        count = arguments.servers or (5 if arguments.quick else 20)
-        seconds = Drain(lab, count).run(fast_serial=not arguments.quick)
-        factor = seconds["upstream"] / seconds["ours"]
-        met = factor >= WANTED_FACTOR
-        told = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-        print(f"drain of {count} running servers: {told}; {factor:.1f} times faster than upstream's way")
-        print(f"wanted: at least {WANTED_FACTOR:g} times{'' if met else '  MISSED'}")
-        return 0 if met else 1
-    except LabError as error:
-        print(f"the bench failed: {error}", file=sys.stderr)
-        return 2
+        seconds = Drain(site.lab, SERVERS, site.say).run()
     finally:
-        if not arguments.keep:
-            lab.down()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        site.deployment_scaled(1)
+    ours, upstream = seconds["ours"], seconds["upstream"]
+    name = f"drain of {SERVERS} running servers"
+    return [
+        Figure(name, [ours], limit=[upstream], limit_name="upstream's serial way"),
+        Figure(f"{name}: share of upstream's", [ours / upstream], "of 1", wanted=1 / WANTED_FACTOR),
+        Figure(
+            f"{name}: beside its order", [ours], limit=[seconds["serial"]], limit_name="serial, looked at every second"
+        ),
+    ]

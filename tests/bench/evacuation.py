@@ -1,4 +1,4 @@
-"""python -m tests.bench.evacuation [--seed N] [-n SERVERS] [--rounds N] [--keep]: the servers of a dead host live again.
+"""The servers of a dead host live again.
 
 From the proof that the host is off to the last server ACTIVE elsewhere, by the step evict; beside it, in the same run and in
 turns, Nova alone: the host forced down by hand and all evacuations sent at once.
@@ -6,25 +6,27 @@ turns, Nova alone: the host forced down by hand and all evacuations sent at once
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import seconds
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
 from tests import evictor
+from tests.bench.figures import Figure
 from tests.lab import Lab, LabError, wait_until
+
+if TYPE_CHECKING:
+    from tests.bench.site import Site
 
 HOST = "cmp01"
 WANTED_RATIO = 1.3
+SERVERS, ROUNDS = 20, 3
 
 
-def evacuation(
-    lab: Lab, servers: int = 20, rounds: int = 3, say: Callable[[str], None] = print
-) -> dict[str, list[float]]:
+def evacuation(lab: Lab, servers: int, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
     """Seconds of each round, ``ours`` and ``nova``. No operator may be at work on Evictions meanwhile."""
     taken: dict[str, list[float]] = {"ours": [], "nova": []}
     evictor.prepare(lab)
@@ -91,12 +93,12 @@ def _servers(lab: Lab, query: str) -> dict[str, tuple[str, str, str | None]]:
     }
 
 
-def _all_active(lab: Lab, servers: set[str]) -> float:
+def all_active(lab: Lab, servers: set[str], dead: str = HOST) -> float:
     """Wait until all are ACTIVE elsewhere; the moment of it."""
 
     def moved() -> bool:
         found = _servers(lab, "name=bench-evacuation")
-        return all(found[server][0] == "ACTIVE" and found[server][1] != HOST for server in servers)
+        return all(found[server][0] == "ACTIVE" and found[server][1] != dead for server in servers)
 
     # Not more often: each question slows what is measured.
     wait_until(moved, 300, f"{len(servers)} servers are ACTIVE elsewhere", 0.5)
@@ -108,7 +110,7 @@ def _ours(lab: Lab, servers: set[str]) -> float:
     step = evictor.start(lab, HOST)
     try:
         wait_until(lambda: _proven(lab), 120, f"{HOST} is proven off", 0.1)
-        end = _all_active(lab, servers)
+        end = all_active(lab, servers)
         step.wait(120)
         # The first proof; a later one would flatter us.
         began = min(_transition(lab), _proven(lab) or end)
@@ -133,39 +135,19 @@ def _bare(lab: Lab, servers: set[str]) -> float:
     lab.nova.force_down(HOST)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lab.nova.evacuate, servers))
-    return _all_active(lab, servers) - began
+    return all_active(lab, servers) - began
 
 
-def main() -> int:
-    """Run it alone; nonzero when the wanted ratio is missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.evacuation", description=__doc__)
-    parser.add_argument("--seed", type=int, default=71)
-    parser.add_argument("-n", "--servers", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    arguments = parser.parse_args()
-    lab = Lab(seed=arguments.seed)
+def figures(site: Site) -> list[Figure]:
+    """For the table of make bench."""
+    site.deployment_scaled(0)
     try:
-        try:
-            lab = Lab.attach(arguments.seed)
-        except LabError:
-            lab.up(print)
-        lab.enter()
-        taken = evacuation(lab, arguments.servers, arguments.rounds)
-        ours, nova = (statistics.median(taken[kind]) for kind in ("ours", "nova"))
-        met = ours <= WANTED_RATIO * nova
-        print(
-            f"{arguments.servers} servers of a dead host, proven off to the last ACTIVE: {ours:.2f} s, Nova alone {nova:.2f} s"
-        )
-        print(f"ratio {ours / nova:.2f}, wanted: at most {WANTED_RATIO:g}{'' if met else '  MISSED'}")
-        return 0 if met else 1
-    except LabError as error:
-        print(f"the bench failed: {error}", file=sys.stderr)
-        return 2
+        taken = evacuation(site.lab, SERVERS, ROUNDS, site.say)
     finally:
-        if not arguments.keep:
-            lab.down()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        site.deployment_scaled(1)
+    name = f"host proven off to the last of {SERVERS} ACTIVE"
+    ratio = statistics.median(taken["ours"]) / statistics.median(taken["nova"])
+    return [
+        Figure(name, taken["ours"], limit=taken["nova"], limit_name="Nova alone"),
+        Figure(f"{name}: beside Nova alone", [ratio], "times", wanted=WANTED_RATIO),
+    ]

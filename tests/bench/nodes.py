@@ -1,4 +1,4 @@
-"""python -m tests.bench.nodes [-n NODES] [--seed N] [--keep]: thousands of Nodes, kept by kwok on a real API server.
+"""Thousands of Nodes, kept by kwok on a real API server.
 
 Measured: memory of the source c5c3.ha.node_conditions and of a whole operator daemon (ansible-rulebook with the rulebook
 hypervisor_operator), the time from a Node's transition to its event and from the end of its time to OVERDUE, and whether
@@ -7,23 +7,24 @@ any transition is lost while the connection breaks again and again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from tests.bench.__main__ import Figure, _pss, _tree, spread
+from tests.bench.figures import Figure, pss, tree
 from tests.crds import install
 from tests.lab import Lab, LabError, wait_until
 from tests.nodes import Source, Stand, forced_reconnects, until
 
 # kwok renews each Lease after a quarter of it: with the lab's ten seconds that would be thousands of writes a second.
 GRACE = 300
+NODES = 5000
 JVM = {
     "DROOLS_JPY_JVM_MAXMEM": "64M",
     "JAVA_TOOL_OPTIONS": "-Xms8m -Xss512k -Xrs -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData",
@@ -33,7 +34,8 @@ JVM = {
 class Nodes:
     """The measurement on one lab."""
 
-    def __init__(self, lab: Lab, count: int, folder: Path) -> None:
+    def __init__(self, lab: Lab, count: int, folder: Path, say: Callable[[str], None]) -> None:
+        self.say = say
         self.lab = lab
         self.count = count
         self.folder = folder
@@ -43,7 +45,7 @@ class Nodes:
     def run(self) -> None:
         """All of it."""
         seconds = self.lab.kubernetes.kwok_nodes(self.count, timeout=1200)
-        print(f"{self.count} Nodes are Ready after {seconds:.0f} s", flush=True)
+        self.say(f"{self.count} Nodes are Ready after {seconds:.0f} s")
         began = time.monotonic()
         source = self._source(unreachable_seconds=5, watch_timeout=20)
         try:
@@ -95,7 +97,8 @@ class Nodes:
                 self.stand.condition(names[number % 20], "Ready", ("True", "False", "Unknown")[number % 3])
         lost = until(lambda: source.view(names) == self.stand.states(names), 120, "all transitions are told")
         self.figures.append(Figure("after forced reconnects: all told after", [lost]))
-        print(f"{len(source.told('TRANSITION')) - before} events of 100 transitions over reconnects", flush=True)
+        events = len(source.told("TRANSITION")) - before
+        self.say(f"{events} events of 100 transitions over reconnects")
 
     def daemon(self) -> None:
         """A whole operator: memory of all its processes after it knows all Nodes, and after all of them changed."""
@@ -129,7 +132,7 @@ class Nodes:
             while time.monotonic() < end:
                 if process.poll() is not None:
                     raise LabError(f"the operator ended:\n{output.read_text()[-2000:]}")
-                memory.append(sum(map(_pss, _tree(process.pid))))
+                memory.append(sum(map(pss, tree(process.pid))))
                 time.sleep(2)
             self.figures.append(Figure(f"operator with {self.count} Nodes: memory", [max(memory)], "MB", wanted=400))
         finally:
@@ -141,35 +144,19 @@ class Nodes:
                 process.wait(10)
 
 
-def main() -> int:
-    """Nonzero when a wanted figure is missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.nodes", description=__doc__)
-    parser.add_argument("--seed", type=int, default=76)
-    parser.add_argument("-n", "--nodes", type=int, default=5000)
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    arguments = parser.parse_args()
-    lab = Lab(seed=arguments.seed, hosts=0, parts=("kubernetes",), node_grace=GRACE)
+def figures(seed: int, say: Callable[[str], None]) -> list[Figure]:
+    """For the table of make bench, on a lab with Kubernetes alone."""
+    lab = Lab(seed=seed, hosts=0, parts=("kubernetes",), node_grace=GRACE)
+    Lab.saved(seed).down()
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY)
     try:
-        Lab.saved(arguments.seed).down()
-        lab.up(print)
+        lab.up(say)
         lab.enter()
         with tempfile.TemporaryDirectory() as folder:
-            measurement = Nodes(lab, arguments.nodes, Path(folder))
-            try:
-                measurement.run()
-            finally:
-                for figure in measurement.figures:
-                    met = figure.met()
-                    wanted = "" if met is None else f"  wanted at most {figure.wanted:g}" + ("" if met else "  MISSED")
-                    print(f"{figure.name} [{figure.unit}]: {spread(figure.values)}{wanted}")
-        return int(any(figure.met() is False for figure in measurement.figures))
-    except (LabError, AssertionError) as error:
-        print(f"the bench failed: {error}", file=sys.stderr)
-        return 2
+            measurement = Nodes(lab, NODES, Path(folder), say)
+            measurement.run()
+            return measurement.figures
     finally:
-        if not arguments.keep:
-            lab.down()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        lab.leave(outside)
+        os.close(outside)
+        lab.down()

@@ -1,4 +1,4 @@
-"""python -m tests.bench.scale [--seed N] [-n SERVERS] [--keep]: many servers on five hypervisors whose guests are files.
+"""Many servers on five hypervisors whose guests are files.
 
 Real Nova, real Kubernetes; only the guests are not (tests/lab/openstack/virt/ha_fake.py). One host is emptied by the step
 evict while one migration hangs and is aborted, and the requests that the step makes are counted.
@@ -6,18 +6,20 @@ evict while one migration hangs and is aborted, and the requests that the step m
 
 from __future__ import annotations
 
-import argparse
 import collections
 import copy
 import json
+import os
 import resource as limits
-import sys
 import time
+from collections.abc import Callable
 
+from tests.bench.figures import Figure
 from tests.crds import install
 from tests.lab import Lab, LabError, wait_until
 
 HOSTS = 5
+SERVERS = 200
 
 
 class Scale:
@@ -80,47 +82,46 @@ class Scale:
         return time.monotonic() - began, done["eviction"], counted
 
 
-def main() -> int:
-    """Nonzero when a server is lost, doubled or left behind."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
-    parser.add_argument("--seed", type=int, default=72)
-    parser.add_argument("-n", "--servers", type=int, default=200)
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    arguments = parser.parse_args()
-    lab = Lab(seed=arguments.seed, hosts=HOSTS, computes="fake")
+def figures(seed: int, say: Callable[[str], None]) -> list[Figure]:
+    """For the table of make bench, on a lab of five hosts with Nova's fake driver.
+
+    :raises LabError: when a server is lost, doubled or left behind.
+    """
+    lab = Lab(seed=seed, hosts=HOSTS, computes="fake")
+    Lab.saved(seed).down()
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY)
     try:
-        try:
-            lab = Lab.attach(arguments.seed)
-        except LabError:
-            lab.up(print)
+        lab.up(say)
         lab.enter()
         install(lab.kubernetes, "hypervisors", "evictions")
-        scale = Scale(lab, arguments.servers)
-        print(f"{arguments.servers} servers ACTIVE on {HOSTS} hosts after {scale.boot():.1f} s")
+        scale = Scale(lab, SERVERS)
+        booted = scale.boot()
+        say(f"{SERVERS} servers are ACTIVE on {HOSTS} hosts after {booted:.1f} s")
         before = len(scale.nova.servers_on(scale.source))
         seconds, eviction, requests = scale.drain(max_parallel=4)
-        counts = eviction["status"]["counts"]
-        print(f"{before} servers of {scale.source} moved in {seconds:.1f} s ({seconds / before:.2f} s each): {counts}")
-        print(f"requests to Nova: {sum(requests.values())}, {sum(requests.values()) / before:.1f} a server: {requests}")
-        print(f"most memory: {limits.getrusage(limits.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-        print(f"size of the Eviction: {len(json.dumps(eviction)) / 1024:.0f} KiB")
+        say(f"{before} servers of {scale.source} moved in {seconds:.1f} s: {eviction['status']['counts']}; {requests}")
         left = scale.nova.servers_on(scale.source)
         where = collections.Counter(guest.server for guest in lab.oracle.guests())
         doubled = [server for server, times in where.items() if times > 1]
-        if left or doubled or len(where) != arguments.servers:
-            print(f"{len(left)} left behind, {len(doubled)} doubled, {len(where)} of {arguments.servers} there")
-            return 1
-        print("none left behind, none doubled, none lost")
-        return hang(scale)
-    except LabError as error:
-        print(f"the bench failed: {error}", file=sys.stderr)
-        return 2
+        if left or doubled or len(where) != SERVERS:
+            raise LabError(
+                f"{len(left)} are left behind, {len(doubled)} doubled, {len(where)} of {SERVERS} there: none may be"
+            )
+        hang(scale, say)
+        name = f"drain of {before} of {SERVERS} servers"
+        return [
+            Figure(name, [seconds]),
+            Figure(f"{name}: requests to Nova a server", [sum(requests.values()) / before], ""),
+            Figure(f"{name}: size of the Eviction", [len(json.dumps(eviction)) / 1024], "KiB", wanted=256),
+            Figure(f"{name}: most memory", [limits.getrusage(limits.RUSAGE_SELF).ru_maxrss / 1024], "MB"),
+        ]
     finally:
-        if not arguments.keep:
-            lab.down()
+        lab.leave(outside)
+        os.close(outside)
+        lab.down()
 
 
-def hang(scale: Scale) -> int:
+def hang(scale: Scale, say: Callable[[str], None]) -> None:
     """A live migration that hangs is aborted, tried again, and given up; the others go on."""
     for service in scale.nova.services():
         scale.nova.update_service(service.id, status="enabled")
@@ -131,7 +132,7 @@ def hang(scale: Scale) -> int:
     seconds, eviction, _requests = scale.drain(attempt_timeout=5.0, move_attempts=2, backoff=1.0)
     scale.lab.nova.hypervisors.fault(scale.source)
     told = {item["id"]: item for item in eviction["status"]["instances"]}
-    print(f"a hanging migration given up after {seconds:.1f} s: {told[stuck]['phase']}, {told[stuck]['message']}")
+    say(f"a hanging migration given up after {seconds:.1f} s: {told[stuck]['phase']}, {told[stuck]['message']}")
     facts = scale.nova.server(stuck)
     good = (
         told[stuck]["phase"] == "Failed"
@@ -141,9 +142,4 @@ def hang(scale: Scale) -> int:
         and (facts.status, facts.host, facts.locked) == ("ACTIVE", scale.source, False)
     )
     if not good:
-        print(f"not as it should be: {told}, {facts}")
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise LabError(f"after a migration that hangs it is not as it should be: {told}, {facts}")

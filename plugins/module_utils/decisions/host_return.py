@@ -89,7 +89,8 @@ def decide(
             return Return(
                 None,
                 "EvacuationsOpen",
-                f"its nova-compute has {len(open_)} evacuated servers to clean up first: start it if it does not run",
+                f"its nova-compute has {len(open_)} evacuated servers to clean up first: start it if it does not run; if it "
+                "does, restart it: at each start it completes one record of each server (docs/evacuation.md)",
             )
         return Return(CLEAR, "EvacuationsCompleted", "force-down is taken back")
     if not service.up:
