@@ -327,7 +327,9 @@ def test_the_server_away_for_long_and_a_frozen_daemon_that_must_list_again(api, 
     assert daemon.told.faults == []
     assert [kind for kind in daemon.types("h0") if kind != "RESYNC"] == ["ADDED", "DELETED", "ADDED"]
     assert [kind for kind in daemon.types("h1") if kind != "RESYNC"] == ["ADDED", "DELETED"]
-    assert [kind for kind in daemon.types("h2") if kind != "RESYNC"] == ["ADDED", "MODIFIED"]
+    # One change, or a few: what the connection held already when the daemon was frozen is told first.
+    added, *changed = [kind for kind in daemon.types("h2") if kind != "RESYNC"]
+    assert added == "ADDED" and set(changed) == {"MODIFIED"} and len(changed) < 10
     # Whether the new server still knows our place or answers 410 is its own matter; both have just come out right.
     measured("it had to list again", float("listing again" in daemon.log.read_text()))
 
