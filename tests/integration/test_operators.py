@@ -55,9 +55,10 @@ def deployment(lab: Lab) -> Iterator[Deployment]:
 
 
 def operator_of(deployment: Deployment, identity: str) -> Daemon:
-    """The operator with that identity: pods use their host's network and are called as it is."""
-    host = identity.split("_")[0]
-    (found,) = [one for one in deployment.daemons("operator") if one.host == host]
+    """The operator with that identity, which begins with its pod's name."""
+    pod = identity.split("_")[0]
+    host = deployment.lab.kubernetes.kubectl("get", "pod", "-n", NAMESPACE, pod, "-o", "jsonpath={.spec.nodeName}")
+    (found,) = deployment.daemons("operator", host)
     return found
 
 
