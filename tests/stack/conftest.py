@@ -78,6 +78,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.callspec.params["stack"], -1) if hasattr(item, "callspec") else -1)
 
 
+# phases without which those after them say nothing
+NEEDED = ("converge", "idempotence", "check_mode", "verify")
 # the phase that failed, by scenario and distribution
 BROKEN: dict[tuple[str, str], str] = {}
 # whose hosts stand now
@@ -119,5 +121,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     # one failed fault says nothing about the next one, which waits for a healthy service first
-    if report.failed and hasattr(item, "callspec") and "stack" in item.callspec.params and "fault" not in item.name:
-        BROKEN.setdefault(item.callspec.params["stack"], item.name.split("[")[0].removeprefix("test_"))
+    phase = item.name.split("[")[0].removeprefix("test_")
+    if report.failed and hasattr(item, "callspec") and "stack" in item.callspec.params and phase in NEEDED:
+        BROKEN.setdefault(item.callspec.params["stack"], phase)

@@ -11,11 +11,22 @@ from dataclasses import asdict, dataclass
 from tests.setup import system
 from tests.stack import hosts
 from tests.stack.hosts import Host, Scenario
+from tests.stack.scenario import playbook, recaps, told
 from tests.stack.writing import Load, Service
 
-FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe")
+FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe", "recover")
+# faults in which nobody can write until the heal
+TOTAL = ("all_killed", "recover")
 # how long a fault lasts at least: late damage (a detector that fires after ten seconds) must be seen
-LASTS = {"kill": 8.0, "freeze": 20.0, "host_kill": 12.0, "partition": 20.0, "all_killed": 0.0, "wipe": 8.0}
+LASTS = {
+    "kill": 8.0,
+    "freeze": 20.0,
+    "host_kill": 12.0,
+    "partition": 20.0,
+    "all_killed": 0.0,
+    "wipe": 8.0,
+    "recover": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -54,13 +65,13 @@ def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
         hosts.kill_host(victim)
     elif fault == "partition":
         hosts.partition(of, victim)
-    elif fault == "all_killed":
+    elif fault in TOTAL:
         hosts.each(of.hosts, hosts.kill_host)
     else:
         raise hosts.HostError(f"no fault {fault!r}: choose from {', '.join(FAULTS)}")
 
 
-def heal(of: Scenario, fault: str, victim: Host, converge: Callable[[], None]) -> None:
+def heal(of: Scenario, service: Service, fault: str, victim: Host, converge: Callable[[], None]) -> None:
     """Undo what inject did; a wiped host comes back empty, and the role makes a member of it again."""
     if fault == "freeze":
         hosts.thaw(victim)
@@ -72,6 +83,14 @@ def heal(of: Scenario, fault: str, victim: Host, converge: Callable[[], None]) -
         hosts.each(of.hosts, hosts.start)
     elif fault == "wipe":
         hosts.replace(of, victim)
+        converge()
+    elif fault == "recover":
+        survivors = [host for host in of.hosts if host != victim]
+        hosts.each(survivors, hosts.start)
+        hosts.replace(of, victim)
+        code, output = playbook(of, f"c5c3.ha.{service.recovery}", service.recovery_variables(victim))
+        if code:
+            raise hosts.HostError(f"{service.recovery} ended with {code}:\n{told(output)}")
         converge()
 
 
@@ -85,25 +104,15 @@ def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None]
         victim = service.victim()
         broken = time.monotonic()
         inject(of, service, fault, victim)
-        if fault != "all_killed":
+        if fault not in TOTAL:
             hosts.wait(
                 f"clients of {of.name} write again after {fault} on {victim.name} (failures: {dict(load.failures())})",
                 lambda: time.monotonic() - broken > LASTS[fault] and load.flowing(broken, 3.0),
                 patience,
             )
         healed = time.monotonic()
-        heal(of, fault, victim, converge)
-        seen = ""
-
-        def settled() -> bool:
-            nonlocal seen
-            seen = service.unsettled()
-            return not seen
-
-        try:
-            hosts.wait(f"{of.name} settles after {fault} on {victim.name}", settled, patience, 0.5)
-        except hosts.HostError as error:
-            raise hosts.HostError(f"{error}; still: {seen}") from None
+        heal(of, service, fault, victim, converge)
+        settle(of, service, f"{fault} on {victim.name}", patience)
         recovered = time.monotonic()
         hosts.wait(
             f"clients of {of.name} write after the return of {victim.name} (failures: {dict(load.failures())})",
@@ -114,14 +123,14 @@ def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None]
     acknowledged = load.acknowledged()
     found = service.found() if service.keeps else Counter(acknowledged)
     lost = acknowledged - set(found)
-    edge = ended if fault == "all_killed" else healed
+    edge = ended if fault in TOTAL else healed
     result = Result(
         of.name,
         of.distribution,
         fault,
-        "all" if fault == "all_killed" else victim.name,
+        "all" if fault in TOTAL else victim.name,
         round(load.gap(broken, edge), 2),
-        0.0 if fault == "all_killed" else round(load.gap(healed, ended), 2),
+        0.0 if fault in TOTAL else round(load.gap(healed, ended), 2),
         round(recovered - healed, 1),
         service.limits.get(fault),
         len(acknowledged),
@@ -131,6 +140,79 @@ def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None]
     )
     record(result)
     return result
+
+
+def settle(of: Scenario, service: Service, after: str, patience: float) -> None:
+    """Wait until the service is whole; raise HostError that says what is not."""
+    seen = ""
+
+    def settled() -> bool:
+        nonlocal seen
+        seen = service.unsettled()
+        return not seen
+
+    try:
+        hosts.wait(f"{of.name} settles after {after}", settled, patience, 0.5)
+    except hosts.HostError as error:
+        raise hosts.HostError(f"{error}; still: {seen}") from None
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """What a playbook that takes the members down one by one did, from a client's view."""
+
+    result: Result
+    interruptions: int  # of the writer that was hit most
+    failovers: int | None
+    changed: int  # tasks, over all hosts
+
+    def line(self) -> str:
+        told = "" if self.failovers is None else f"{self.failovers} failovers, "
+        return f"{self.result.line()}; {told}{self.interruptions} interruptions of one writer, {self.changed} tasks changed something"
+
+
+def roll(of: Scenario, service: Service, name: str, patience: float = 180) -> Rolled:
+    """Run a playbook of the collection under load; raise HostError when it fails or clients do not come back."""
+    settle(of, service, "what was before", patience)
+    service.prepare()
+    with Load(service) as load:
+        begun = time.monotonic()
+        hosts.wait("clients write", lambda: load.flowing(begun, 2.0), 60)
+        before = service.failovers()
+        began = time.monotonic()
+        code, output = playbook(of, f"c5c3.ha.{name}")
+        if code:
+            raise hosts.HostError(f"{name} ended with {code}:\n{told(output)}")
+        done = time.monotonic()
+        settle(of, service, name, patience)
+        settled = time.monotonic()
+        hosts.wait(
+            f"clients of {of.name} write after {name} (failures: {dict(load.failures())})",
+            lambda: load.flowing(settled, 3.0),
+            patience,
+        )
+        ended = time.monotonic()
+        after = service.failovers()
+    acknowledged = load.acknowledged()
+    found = service.found() if service.keeps else Counter(acknowledged)
+    result = Result(
+        of.name,
+        of.distribution,
+        name,
+        "each",
+        round(load.gap(began, ended), 2),
+        0.0,
+        round(settled - done, 1),
+        None,
+        len(acknowledged),
+        len(acknowledged - set(found)),
+        sum(1 for key in found if found[key] > 1),
+        dict(load.failures().most_common(5)),
+    )
+    record(result)
+    changed = sum(host["changed"] for host in recaps(output).values())
+    failovers = None if before is None or after is None else after - before
+    return Rolled(result, load.interruptions(began, ended), failovers, changed)
 
 
 def record(result: Result) -> None:

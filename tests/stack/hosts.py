@@ -173,7 +173,8 @@ def running(host: Host) -> bool:
 
 def create(of: Scenario, host: Host) -> None:
     """Make and start one host, with a fresh disk."""
-    lines = "".join(f"{each.address} {each.name}\n" for each in of.hosts)
+    # a name that leads to a machine which is no member: what a role refuses needs one
+    lines = "".join(f"{each.address} {each.name}\n" for each in of.hosts) + f"{of.subnet}.1 elsewhere\n"
     public = key().with_suffix(".pub").read_text()
     podman("rm", "--force", "--ignore", "--time=0", host.container)
     podman(

@@ -28,7 +28,7 @@ def rows(lines: list[str]) -> list[str]:
         return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
     def place(key: tuple[str, str, str]) -> tuple[int, str, int]:
-        return NUMBERS.get(key[0], 99), key[1], FAULTS.index(key[2])
+        return NUMBERS.get(key[0], 99), key[1], FAULTS.index(key[2]) if key[2] in FAULTS else len(FAULTS)
 
     for key in sorted(runs, key=place):
         of = runs[key]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from tests.stack import clients, faults
-from tests.stack.hosts import Scenario
-from tests.stack.scenario import molecule
+from tests.stack.hosts import SCENARIOS, Scenario
+from tests.stack.scenario import molecule, playbook, recaps, told
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -23,16 +26,53 @@ def test_idempotence(stack: Scenario) -> None:
 
 def test_check_mode(stack: Scenario) -> None:
     """--check of a formed cluster neither fails nor finds anything to change."""
-    output = molecule(stack, "check")
-    recaps = [line for line in output.splitlines() if "changed=" in line and "unreachable=" in line]
-    assert recaps, "no recap in the output"
-    wrong = [line for line in recaps if "changed=0 " not in line or "failed=0 " not in line]
-    assert not wrong, "\n".join(wrong)
+    counted = recaps(molecule(stack, "check"))
+    assert counted, "no recap in the output"
+    wrong = {host: count for host, count in counted.items() if count["changed"] or count["failed"]}
+    assert not wrong, wrong
 
 
 def test_verify(stack: Scenario) -> None:
     """What a client sees."""
     molecule(stack, "verify")
+
+
+def test_limit(stack: Scenario) -> None:
+    """--limit to one host of a formed cluster neither fails nor finds anything to change."""
+    last = stack.hosts[-1].name
+    code, output = playbook(stack, str(SCENARIOS / stack.name / "converge.yml"), None, "--limit", last)
+    assert code == 0, told(output)
+    assert {host: count["changed"] for host, count in recaps(output).items()} == {last: 0}, output[-2000:]
+
+
+def test_refusals(stack: Scenario) -> None:
+    """Bad variables end before anything changed, with the sentence that says what to do."""
+    file = Path(__file__).with_name("refusals") / f"{stack.name}.yml"
+    if not file.exists():
+        pytest.skip(f"no refusals/{file.name}")
+    wrong = []
+    for case in yaml.safe_load(file.read_text()):
+        code, output = playbook(
+            stack, str(SCENARIOS / stack.name / "converge.yml"), case["variables"], "--limit", case.get("limit", "all")
+        )
+        counted = recaps(output)
+        if not code or not counted or any(count["changed"] for count in counted.values()):
+            wrong.append(f"{case['name']}: ended with {code}, {counted}")
+        elif case["says"] not in " ".join(output.split()):
+            wrong.append(f"{case['name']}: nothing says {case['says']!r}:\n{told(output)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_rolling(stack: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clients write all the time while a playbook takes the members down one by one: nothing is lost, one failover at most."""
+    if not clients.known(stack.name) or not clients.service(stack).rolling:
+        pytest.skip("no playbook takes its members down")
+    for name in clients.service(stack).rolling:
+        rolled = faults.roll(stack, clients.service(stack), name)
+        with capsys.disabled():
+            print(f"\n    {rolled.line()}", flush=True)
+        assert rolled.result.lost == 0, rolled.line()
+        assert (rolled.failovers or 0) <= 1, rolled.line()
 
 
 def test_fault(stack: Scenario, fault: str, capsys: pytest.CaptureFixture[str]) -> None:

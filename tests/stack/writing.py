@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import bisect
 import itertools
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.stack.hosts import Host, Scenario
 
@@ -31,6 +33,10 @@ class Service(abc.ABC):
     # the three cheapest faults, which CI runs
     cheap: tuple[str, ...] = ("kill", "freeze", "host_kill")
     faults: tuple[str, ...] = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe")
+    # playbooks of the collection that take the members down one by one
+    rolling: tuple[str, ...] = ()
+    # the playbook that brings the service back when all members were down and one is lost; empty: there is none
+    recovery: str = ""
     # whether an acknowledged write must be there afterwards; not so in a cache
     keeps: bool = True
     # seconds a client may see, by fault; told beside the measured figure
@@ -54,6 +60,14 @@ class Service(abc.ABC):
     @abc.abstractmethod
     def victim(self) -> Host:
         """Return the host whose loss hurts most: the leader's."""
+
+    def recovery_variables(self, lost: Host) -> dict[str, Any]:
+        """Return what an operator tells the recovery playbook when the member ``lost`` is gone for good."""
+        return {}
+
+    def failovers(self) -> int | None:
+        """Return how often the service has changed its leader so far; None where clients have none in common."""
+        return None
 
     @abc.abstractmethod
     def unsettled(self) -> str:
@@ -117,6 +131,12 @@ class Writer:
         times = [begin, *(when for when, _key in self.acknowledged if begin < when < end), end]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
 
+    def interruptions(self, begin: float, end: float) -> int:
+        """Return how often failures came between begin and end; those without an acknowledgement between them are one."""
+        acknowledged = [when for when, _key in self.acknowledged]
+        # the number of acknowledgements before a failure is the same for all of one interruption
+        return len({bisect.bisect(acknowledged, when) for when, _text in self.failures if begin < when < end})
+
 
 @dataclass
 class Load:
@@ -146,6 +166,10 @@ class Load:
 
     def gap(self, begin: float, end: float) -> float:
         return max(writer.gap(begin, end) for writer in self.writers)
+
+    def interruptions(self, begin: float, end: float) -> int:
+        """Return how often the writer that was hit most lost its connection: failures in a row count as one."""
+        return max(writer.interruptions(begin, end) for writer in self.writers)
 
     def acknowledged(self) -> set[str]:
         return {key for writer in self.writers for _when, key in writer.acknowledged}

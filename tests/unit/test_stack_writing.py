@@ -57,6 +57,40 @@ def test_gap_is_the_longest_silence_between_the_two_times() -> None:
     assert writer.gap(0.0, 1.5) == 1.0
 
 
+def test_failures_in_a_row_are_one_interruption() -> None:
+    writer = Writer(Memory(), "w")
+    writer.acknowledged = [(when, f"w-{when}") for when in (1.0, 2.0, 5.0, 6.0)]
+    writer.failures = [(when, "OSError: broken") for when in (0.5, 3.0, 3.5, 4.0, 5.5, 7.0)]
+    assert writer.interruptions(0.9, 8.0) == 3
+    assert writer.interruptions(3.2, 5.2) == 1
+    assert writer.interruptions(1.0, 2.5) == 0
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_playbook_under_load_is_measured_and_its_failure_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, code: int
+) -> None:
+    service = Memory()
+
+    def playbook(*_args: object) -> tuple[int, str]:
+        forgotten = next(iter(service.keys))
+        service.broken_until = time.monotonic() + 0.5
+        hosts.wait("end of the break", lambda: time.monotonic() > service.broken_until, 5)
+        service.keys.pop(forgotten)
+        return code, "fatal: [ca1]: FAILED! => a doubt\nca1 : ok=9 changed=4 unreachable=0 failed=0"
+
+    monkeypatch.setattr(faults, "playbook", playbook)
+    monkeypatch.setattr(faults.system, "cache", lambda: tmp_path)
+    (tmp_path / "stack").mkdir()
+    if code:
+        with pytest.raises(hosts.HostError, match=r"restart_x ended with 2:\s+fatal.*a doubt"):
+            faults.roll(OF, service, "restart_x")
+        return
+    rolled = faults.roll(OF, service, "restart_x")
+    assert 0.4 < rolled.result.gap < 3.0
+    assert (rolled.result.lost, rolled.interruptions, rolled.changed, rolled.failovers) == (1, 1, 4, None)
+
+
 @pytest.mark.parametrize("forgets", [False, True])
 def test_a_fault_is_measured_and_losses_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path, forgets: bool) -> None:
     service = Memory()

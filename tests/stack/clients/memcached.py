@@ -29,6 +29,7 @@ class Client(Service):
     daemon = "/usr/bin/memcached"
     keeps = False  # a cache: what a dead server held is made anew
     faults = ("kill", "freeze", "host_kill", "all_killed", "wipe")
+    rolling = ("upgrade_memcached",)
 
     def _client(self, of: list[Host]) -> HashClient:
         # our own authority is trusted; hosts are named by address, which pymemcache hands to TLS as the name

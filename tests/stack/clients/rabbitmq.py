@@ -7,6 +7,7 @@ import json
 import random
 import ssl
 from collections import Counter
+from typing import Any
 
 import pika
 
@@ -38,6 +39,9 @@ class Publisher(Session):
 class Client(Service):
     daemon = "beam.smp"
     limits = {"kill": 5, "freeze": 15, "host_kill": 5}
+    faults = (*Service.faults, "recover")
+    rolling = ("restart_rabbitmq", "upgrade_rabbitmq")
+    recovery = "recover_rabbitmq"
 
     def __init__(self, of: hosts.Scenario) -> None:
         super().__init__(of)
@@ -109,6 +113,9 @@ class Client(Service):
                     if queue["name"] == QUEUE:
                         return queue
         raise hosts.HostError("no member tells of the queue")
+
+    def recovery_variables(self, lost: Host) -> dict[str, Any]:
+        return {"rabbitmq_recover_from": next(host.name for host in self.scenario.hosts if host != lost)}
 
     def victim(self) -> Host:
         queue = self._queue()

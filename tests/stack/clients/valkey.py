@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from typing import Any
 
 import valkey
 from valkey.sentinel import Sentinel
 
-from tests.stack.hosts import Host
+from tests.stack.hosts import Host, Scenario
 from tests.stack.writing import Service, Session
 
 NAME, PASSWORD = "c5c3", "NotASecretNotASecretValkey"
@@ -34,6 +36,13 @@ class Writes(Session):
 class Client(Service):
     daemon = "valkey-server"
     limits = {"kill": 3, "freeze": 5, "host_kill": 5}
+    faults = (*Service.faults, "recover")
+    rolling = ("restart_valkey", "upgrade_valkey")
+    recovery = "recover_valkey"
+
+    def __init__(self, of: Scenario) -> None:
+        super().__init__(of)
+        self.asks = threading.local()
 
     def _settings(self) -> dict[str, object]:
         return {
@@ -48,12 +57,16 @@ class Client(Service):
 
     def _primary(self) -> valkey.Valkey:
         """Ask the Sentinels, whichever answers; connect to whom they name."""
-        settings = self._settings()
-        asked = Sentinel([(host.address, 26379) for host in self.scenario.hosts], sentinel_kwargs=settings)
+        # kept, one for each thread: it asks first whoever answered last, so that a Sentinel that hangs costs its timeout once
+        asked = getattr(self.asks, "sentinel", None)
+        if asked is None:
+            asked = Sentinel(
+                [(host.address, 26379) for host in self.scenario.hosts],
+                sentinel_kwargs={**self._settings(), "socket_timeout": 1.0},
+            )
+            self.asks.sentinel = asked
         address, port = asked.discover_master(NAME)
-        for sentinel in asked.sentinels:
-            sentinel.close()
-        return valkey.Valkey(host=address, port=port, **settings)
+        return valkey.Valkey(host=address, port=port, **self._settings())
 
     def connect(self) -> Writes:
         return Writes(self._primary())
@@ -67,6 +80,18 @@ class Client(Service):
         primary = self._primary()
         keys = Counter(key.decode() for key in primary.scan_iter(count=1000))
         return Counter(dict.fromkeys(keys, 1))
+
+    def recovery_variables(self, lost: Host) -> dict[str, Any]:
+        return {"valkey_recover_from": next(host.name for host in self.scenario.hosts if host != lost)}
+
+    def failovers(self) -> int:
+        """The epoch of the primary's place grows by one with each failover."""
+        epochs = []
+        for host in self.scenario.hosts:
+            sentinel = valkey.Valkey(host=host.address, port=26379, **self._settings())
+            epochs.append(int(sentinel.sentinel_master(NAME)["config-epoch"]))
+            sentinel.close()
+        return max(epochs)
 
     def victim(self) -> Host:
         primary = self._primary()
