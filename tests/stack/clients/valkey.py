@@ -57,7 +57,8 @@ class Client(Service):
 
     def _primary(self) -> valkey.Valkey:
         """Ask the Sentinels, whichever answers; connect to whom they name."""
-        # kept, one for each thread: it asks first whoever answered last, so that a Sentinel that hangs costs its timeout once
+        # kept, one for each thread, and each time another Sentinel is asked first: one that is cut off from the others still names the
+        # primary that is cut off with it
         asked = getattr(self.asks, "sentinel", None)
         if asked is None:
             asked = Sentinel(
@@ -65,6 +66,7 @@ class Client(Service):
                 sentinel_kwargs={**self._settings(), "socket_timeout": 1.0},
             )
             self.asks.sentinel = asked
+        asked.sentinels.append(asked.sentinels.pop(0))
         address, port = asked.discover_master(NAME)
         return valkey.Valkey(host=address, port=port, **self._settings())
 
