@@ -66,6 +66,8 @@ def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
     elif fault == "partition":
         hosts.partition(of, victim)
     elif fault in TOTAL:
+        if fault == "recover":
+            service.cripple()
         hosts.each(of.hosts, hosts.kill_host)
     else:
         raise hosts.HostError(f"no fault {fault!r}: choose from {', '.join(FAULTS)}")
@@ -85,9 +87,10 @@ def heal(of: Scenario, service: Service, fault: str, victim: Host, converge: Cal
         hosts.replace(of, victim)
         converge()
     elif fault == "recover":
-        survivors = [host for host in of.hosts if host != victim]
+        survivors = [host for host in of.hosts if host != victim or not service.recovers_without]
         hosts.each(survivors, hosts.start)
-        hosts.replace(of, victim)
+        if service.recovers_without:
+            hosts.replace(of, victim)
         code, output = playbook(of, f"c5c3.ha.{service.recovery}", service.recovery_variables(victim))
         if code:
             raise hosts.HostError(f"{service.recovery} ended with {code}:\n{told(output)}")

@@ -37,6 +37,8 @@ class Service(abc.ABC):
     rolling: tuple[str, ...] = ()
     # the playbook that brings the service back when all members were down and one is lost; empty: there is none
     recovery: str = ""
+    # whether that one is lost for good, without a write that was acknowledged being lost
+    recovers_without: bool = True
     # whether an acknowledged write must be there afterwards; not so in a cache
     keeps: bool = True
     # seconds a client may see, by fault; told beside the measured figure
@@ -64,6 +66,9 @@ class Service(abc.ABC):
     def recovery_variables(self, lost: Host) -> dict[str, Any]:
         """Return what an operator tells the recovery playbook when the member ``lost`` is gone for good."""
         return {}
+
+    def cripple(self) -> None:
+        """Take from the running members what would bring them back by themselves after all have died."""
 
     def failovers(self) -> int | None:
         """Return how often the service has changed its leader so far; None where clients have none in common."""

@@ -275,7 +275,8 @@ def recovery(
             -list(members).index(name),
         ),
     )
-    return Plan(seed=best, joiners=tuple(name for name in asked if name != best))
+    # one without data may be a new host without a configuration, that would start alone: the role itself makes a member of it
+    return Plan(seed=best, joiners=tuple(name for name in holders if name != best))
 
 
 def position(view: View) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
+import threading
 from collections import Counter
 
 import pymysql
@@ -33,6 +34,11 @@ class Writing(Session):
 class Client(Service):
     daemon = "/usr/sbin/mariadbd"
     limits = {"kill": 2.5, "freeze": 3, "host_kill": 3}
+    faults = (*Service.faults, "recover")
+    rolling = ("restart_galera", "upgrade_galera")
+    recovery = "recover_galera"
+    # what the writer has acknowledged the others hold in memory for some milliseconds: its disk must be there again
+    recovers_without = False
 
     def __init__(self, of: hosts.Scenario) -> None:
         super().__init__(of)
@@ -40,6 +46,9 @@ class Client(Service):
         self.proxies = [host for host in of.hosts if host not in self.members]
         # half of the clients come through each proxy
         self.turn = itertools.cycle(self.proxies)
+        # one after the other, as the clients found them
+        self.writers: list[str] = []
+        self.lock = threading.Lock()
 
     def _connection(self, address: str, port: int) -> pymysql.Connection:
         context = ssl.create_default_context(cafile=str(self.scenario.directory / "ca" / "ca.crt"))
@@ -59,7 +68,12 @@ class Client(Service):
         )
 
     def connect(self) -> Writing:
-        return Writing(self._connection(next(self.turn).address, PROXY_PORT))
+        connection = self._connection(next(self.turn).address, PROXY_PORT)
+        writer = self._name(connection)
+        with self.lock:
+            if self.writers[-1:] != [writer]:
+                self.writers.append(writer)
+        return Writing(connection)
 
     def prepare(self) -> None:
         with self._connection(self.proxies[0].address, PROXY_PORT) as connection, connection.cursor() as cursor:
@@ -80,12 +94,26 @@ class Client(Service):
 
     def writer(self, proxy: Host) -> str:
         """The member behind a proxy."""
-        with self._connection(proxy.address, PROXY_PORT) as connection, connection.cursor() as cursor:
+        with self._connection(proxy.address, PROXY_PORT) as connection:
+            return self._name(connection)
+
+    @staticmethod
+    def _name(connection: pymysql.Connection) -> str:
+        with connection.cursor() as cursor:
             cursor.execute("SELECT @@wsrep_node_name")
             return cursor.fetchone()[0]
 
     def victim(self) -> Host:
         return self.scenario.host(self.writer(self.proxies[0]))
+
+    def cripple(self) -> None:
+        """Without the last view on disk pc.recovery cannot find the others again."""
+        for member in self.members:
+            hosts.on(member, "rm", "-f", "/var/lib/mysql/gvwstate.dat")
+
+    def failovers(self) -> int:
+        """How often a client found another writer than the one before it did."""
+        return max(0, len(self.writers) - 1)
 
     def unsettled(self) -> str:
         for member in self.members:

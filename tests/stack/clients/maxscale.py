@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pymysql
+
 from tests.stack.clients import galera
-from tests.stack.hosts import Host
 
 
 def missing() -> str:
@@ -23,9 +24,9 @@ def missing() -> str:
 
 
 class Client(galera.Client):
-    def writer(self, proxy: Host) -> str:
-        """The member that takes the writes behind a MaxScale."""
-        with self._connection(proxy.address, galera.PROXY_PORT) as connection, connection.cursor() as cursor:
+    @staticmethod
+    def _name(connection: pymysql.Connection) -> str:
+        with connection.cursor() as cursor:
             # reads go to any member, a locking one to the writer
             cursor.execute("SELECT @@wsrep_node_name FOR UPDATE")
             return cursor.fetchone()[0]

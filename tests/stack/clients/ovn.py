@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
 import socket
 import ssl
+import time
 import uuid
 from collections import Counter
 from typing import Any
@@ -19,6 +21,8 @@ DATABASE = "OVN_Northbound"
 PREFIX = "faults_"
 # what a client waits for an answer: as long as the leader's silence lets the others elect one
 PATIENCE = 1.5
+# seconds for which a server that did not answer is not asked again, unless all are silent
+BACKOFF = 2.0
 
 
 class Connection(Session):
@@ -87,34 +91,34 @@ class Connection(Session):
 class Client(Service):
     daemon = "ovsdb-server.*ovnnb_db"
     limits = {"kill": 2, "freeze": 3, "host_kill": 3}
+    faults = (*Service.faults, "recover")
+    rolling = ("restart_ovn", "upgrade_ovn")
+    recovery = "recover_ovn"
 
     def __init__(self, of: hosts.Scenario) -> None:
         super().__init__(of)
-        self.written: dict[str, str] = {}
-        folder = of.directory / "ca"
-        self.context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-        key, certificate = self._own_certificate()
-        self.context.load_cert_chain(certificate, key)
+        # until when each is not asked
+        self.silent: dict[str, float] = {}
 
-    def _own_certificate(self) -> tuple[str, str]:
-        """The servers ask for a certificate of their authority: this client borrows one of a host's."""
+    # read at the first connection: an object is also made to learn the faults, before there are hosts
+    @functools.cached_property
+    def context(self) -> ssl.SSLContext:
+        """The servers ask for a certificate of their authority: this client borrows a host's."""
+        context = ssl.create_default_context(cafile=str(self.scenario.directory / "ca" / "ca.crt"))
         folder = self.scenario.directory / "client"
         folder.mkdir(mode=0o700, exist_ok=True)
-        for name in ("host.key", "host.crt"):
-            path = folder / name
-            if not path.exists() or name == "host.crt":
-                for host in self.scenario.hosts:
-                    text = hosts.on(host, "cat", f"/etc/ovn/tls/{name}", check=False)
-                    if "-----BEGIN" in text:
-                        path.touch(mode=0o600)
-                        path.write_text(text)
-                        break
-        return str(folder / "host.key"), str(folder / "host.crt")
+        path = folder / "host.pem"
+        path.touch(mode=0o600)
+        path.write_text(hosts.on(self.scenario.hosts[0], "cat", "/etc/ovn/tls/host.key", "/etc/ovn/tls/host.crt"))
+        context.load_cert_chain(path)
+        return context
 
     def _leader(self, patience: float = PATIENCE) -> Connection:
         problem: Exception | None = None
         order = list(self.scenario.hosts)
         random.shuffle(order)
+        # as OVS's own client does, one that was silent is left in peace for a while: its silence costs PATIENCE each time
+        order = [host for host in order if self.silent.get(host.name, 0.0) < time.monotonic()] or order
         for host in order:
             connection = None
             try:
@@ -123,6 +127,8 @@ class Client(Service):
                     return connection
             except (OSError, ValueError, hosts.HostError) as error:
                 problem = error
+                if isinstance(error, TimeoutError):
+                    self.silent[host.name] = time.monotonic() + BACKOFF
             if connection:
                 connection.close()
         raise hosts.HostError(f"no member of {self.scenario.name} leads: {problem!r}")
