@@ -1,4 +1,4 @@
-"""python -m tests.bench [PART ...] [--seed N] [-n KILLS] [--keep] [--json FILE]: the figures of docs/bench.md.
+"""python -m tests.bench [PART ...] [--seed N] [-n KILLS] [--keep] [--json FILE]: the figures of README.md, "How fast".
 
 Every figure is a median with its spread, and stands beside a limit or a peer that was measured in the same run. Without a
 PART all are run, which takes half an hour on two quiet cores.
