@@ -116,7 +116,7 @@ class Site:
             assert self.boots(server) == boots + 1, f"{name} booted {self.boots(server) - boots} times"
             assert self.total(server) >= total, f"{name} lost its data"
             assert len(self.lab.nova.guest_processes(server)) == 1
-        assert self.watch.two_writers() == []
+        assert self.watch.two_writers() == [], "two writers"
 
     def counts(self, servers: dict[str, str]) -> dict[str, tuple[int, int]]:
         """Boots and total of each server."""

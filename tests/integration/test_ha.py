@@ -56,7 +56,7 @@ class Site:
         assert self.boots(server) == boots + 1, "restarted more than once"
         self.watch.wait_counting(server, 1)
         assert len(self.lab.oracle.lab.nova.guest_processes(server)) == 1
-        assert self.watch.two_writers() == []
+        assert self.watch.two_writers() == [], "two writers"
         return end.object
 
     def evictions(self, server: str, since: float) -> list:
@@ -171,7 +171,7 @@ def test_what_a_user_does_is_left_alone(site):
     short = site.lab.nova.boot("ha-short", host="cmp02").id
     site.lab.nova.delete(short)
     site.watch.wait_counting(server, 3)
-    assert site.boots(server) == boots + 2
+    assert site.boots(server) == boots + 2, "booted another number of times"
     assert site.evictions(server, since) == [] and site.evictions(short, since) == []
 
 
@@ -185,7 +185,7 @@ def test_reset_is_verified_and_left_alone(site):
     verified = f"c5c3.ha.domain_restart: domain {server}"
     wait_until(lambda: verified in site.deployment.logs(), 60, f"the agent says {verified!r}", 0.5)
     site.watch.wait_counting(server, 2)
-    assert site.boots(server) == boots + 1 and site.evictions(server, since) == []
+    assert site.boots(server) == boots + 1 and site.evictions(server, since) == [], "booted another number of times"
 
 
 def test_drain_moves_running_and_stopped_and_revives_the_dead(site):
@@ -208,11 +208,13 @@ def test_drain_moves_running_and_stopped_and_revives_the_dead(site):
     assert (routes[running], routes[stopped]) == ("LiveMigrate", "ColdMigrate")
     assert not list(compute.servers(all_projects=True, compute_host=host))
     assert site.host_of(running) != host and site.host_of(stopped) != host
-    assert site.boots(running) == boots[running] and site.boots(stopped) == boots[stopped]
+    assert (
+        site.boots(running) == boots[running] and site.boots(stopped) == boots[stopped]
+    ), "booted another number of times"
     assert compute.get_server(stopped).status == "SHUTOFF"
     service = next(s for s in compute.services(binary="nova-compute") if s.host == host)
     assert (service.status, service.disabled_reason) == ("disabled", f"c5c3.ha: Eviction {host}")
-    assert site.watch.two_writers() == []
+    assert site.watch.two_writers() == [], "two writers"
     lab.nova.delete(stopped, running)
 
 
@@ -322,7 +324,7 @@ def test_operator_dies_in_the_middle_of_a_drain(site):
     for server in servers:
         assert site.host_of(server) != host
         assert site.boots(server) == boots[server], "live-migrated, not restarted"
-    assert site.watch.two_writers() == []
+    assert site.watch.two_writers() == [], "two writers"
     lab.nova.delete(*servers)
 
 

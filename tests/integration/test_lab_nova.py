@@ -74,7 +74,7 @@ def test_live_migration_keeps_counting(lab_nova: Nova, boot: Callable[..., str])
             watch.wait_counting(server, 3)
         assert [each.boots for each in watch.boots(server)] == [1]
         assert watch.gaps(server) == []
-        assert watch.two_writers() == []
+        assert watch.two_writers() == [], "two writers"
     assert report(lab_nova, server).hosts == {"cmp01": "running"}
 
 
@@ -84,7 +84,7 @@ def test_hard_reboot_is_one_more_boot(lab_nova: Nova, boot: Callable[..., str]) 
         lab_nova.connection().compute.reboot_server(server, "HARD")
         watch.wait_boots(server, 2, LONG)
         lab_nova.wait_server(server)
-        assert watch.two_writers() == []
+        assert watch.two_writers() == [], "two writers"
     assert lab_nova.lab.oracle.counters(server).boots == 2
 
 
@@ -98,7 +98,7 @@ def test_cold_migration_keeps_the_data(lab_nova: Nova, boot: Callable[..., str])
         compute.confirm_server_resize(server)
         lab_nova.wait_server(server, host="cmp03")
         watch.wait_boots(server, before.boots + 1, LONG)
-        assert watch.two_writers() == []
+        assert watch.two_writers() == [], "two writers"
     assert lab_nova.lab.oracle.counters(server).total > before.total
     assert report(lab_nova, server).hosts == {"cmp03": "running"}
 
@@ -114,7 +114,7 @@ def test_killed_qemu_is_seen_and_restarted(lab_nova: Nova, boot: Callable[..., s
         assert report(lab_nova, server).state == "off"
         lab_nova.connection().compute.reboot_server(server, "HARD")
         watch.wait_boots(server, 2, LONG)
-        assert watch.two_writers() == []
+        assert watch.two_writers() == [], "two writers"
         gap = watch.gaps(server)[0]
         assert gap.end and gap.seconds > 2.5
 
@@ -188,7 +188,7 @@ def test_evacuation_moves_the_guests_of_a_dead_host(lab_nova: Nova, boot: Callab
         lab.heal("cmp02")
         lab_nova.force_down("cmp02", False)
         lab_nova.wait_service("cmp02", "up", LONG)
-        assert watch.two_writers() == []
+        assert watch.two_writers() == [], "two writers"
 
 
 def test_split_brain_is_seen(lab_nova: Nova, boot: Callable[..., str]) -> None:
@@ -218,7 +218,7 @@ def test_two_qemus_on_one_disk_are_two_writers(lab_nova: Nova, boot: Callable[..
     """Without Nova: the locks of QEMU do not cross from one host's mount to the other's."""
     server = boot("twice", "cmp01")
     with lab_nova.lab.oracle.watch() as watch:
-        assert watch.two_writers() == []
+        assert watch.two_writers() == [], "two writers"
         second = start_qemu(lab_nova.lab, "cmp02", server)
         try:
             wait_until(watch.two_writers, 20, "the oracle sees two writers")

@@ -127,6 +127,6 @@ def test_a_host_dies_with_the_operator_that_acts(lab, deployment, record_propert
         lab.heal(host)
         lab.kubernetes.wait_node(host, "True", 120)
         fenced.wait_returned(lab, host)
-        assert [lab.oracle.counters(server).boots for server in servers] == [2, 2]
-        assert watch.two_writers() == []
+        assert [lab.oracle.counters(server).boots for server in servers] == [2, 2], "booted another number of times"
+        assert watch.two_writers() == [], "two writers"
     lab.nova.delete(*servers, stopped)
