@@ -57,7 +57,9 @@ def main() -> int:
         """One part; when it fails the others still run."""
         console.print(f"{name}:")
         try:
-            figures.extend(function(*given))
+            found = function(*given)
+            figures.extend(found)
+            console.print(table(found))  # an interrupted run has shown what it measured
         except (LabError, AssertionError) as error:
             failed.append(name)
             console.print(f"  FAILED: {error}", markup=False)
