@@ -62,9 +62,8 @@ class Site:
         """Servers on a host, by what they are: running ones, one that its user stopped, one in ERROR."""
         names = [f"run{number}" for number in range(running)] + ["stopped", "error"]
         nova, compute = self.lab.nova, self.lab.nova.connection().compute
-        servers = {name: nova.boot(f"{prefix}-{name}", host=host, wait=False).id for name in names}
+        servers = {name: nova.boot(f"{prefix}-{name}", host=host, timeout=120).id for name in names}
         for server in servers.values():
-            nova.wait_server(server, timeout=120)
             wait_until(lambda server=server: self.lab.oracle.counters(server), 60, "the guest counts", 0.1)
         compute.stop_server(servers["stopped"])
         nova.wait_server(servers["stopped"], "SHUTOFF")
