@@ -71,9 +71,12 @@ def prepare(lab: Lab) -> None:
     lab.bmc.write_secret(NAMESPACE)
     for host in lab.hosts:
         body = {"apiVersion": "hypervisor.c5c3.io/v1", "kind": "Hypervisor", "metadata": {"name": host}}
-        # Both kinds of controller: cmp02 by IPMI, the others by Redfish.
-        fencing = lab.bmc.ipmi(host) if host == "cmp02" else lab.bmc.redfish(host)
-        kubernetes.request("POST", f"{GROUP}/hypervisors", {**body, "spec": {"fencing": fencing}})
+        kubernetes.request("POST", f"{GROUP}/hypervisors", {**body, "spec": {"fencing": fencing(lab, host)}})
+
+
+def fencing(lab: Lab, host: str) -> dict:
+    """How a host is fenced. Both kinds of controller are in use: cmp02 by IPMI, the others by Redfish."""
+    return lab.bmc.ipmi(host) if host == "cmp02" else lab.bmc.redfish(host)
 
 
 def make_eviction(lab: Lab, host: str, cause: str = "NodeUnreachable") -> None:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from tests.deployment import NAMESPACE, Deployment
-from tests.evictor import GATES, GROUP
+from tests.evictor import GATES, GROUP, fencing
 from tests.lab import Lab, wait_until
 
 # Later than Kubernetes' and Nova's own notice, so that what is waited for is this.
@@ -39,15 +39,13 @@ def deployed(lab: Lab, operators: int = 2, **rulebook: Any) -> Deployment:
 
 
 def fence_all(lab: Lab) -> None:
-    """Start the hosts' controllers and tell each Hypervisor about its own: cmp02 by IPMI, the others by Redfish."""
+    """Start the hosts' controllers and tell each Hypervisor about its own."""
     lab.bmc.up()
     lab.bmc.write_secret(NAMESPACE)
     for host in lab.hosts:
         wait_until(lambda host=host: host in hypervisors(lab), 60, f"Hypervisor {host} is there", 0.2)
-        fencing = lab.bmc.ipmi(host) if host == "cmp02" else lab.bmc.redfish(host)
-        lab.kubernetes.request(
-            "PATCH", f"{GROUP}/hypervisors/{host}", {"spec": {"fencing": fencing}}, "application/merge-patch+json"
-        )
+        spec = {"fencing": fencing(lab, host)}
+        lab.kubernetes.request("PATCH", f"{GROUP}/hypervisors/{host}", {"spec": spec}, "application/merge-patch+json")
 
 
 def hypervisors(lab: Lab) -> dict[str, dict]:
