@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test unit unit-oldest lint sanity integration format lab-up lab-down demo demo-clean bench stack matrix build lock changelog clean clean-cache
+.PHONY: help test thorough unit unit-oldest lint sanity integration format lab-up lab-down demo demo-clean bench stack matrix build lock changelog clean clean-cache
 
 IN := tests/setup/in
 SEED ?= 0
@@ -17,6 +17,9 @@ help: ## this list
 
 test: ## lint, sanity, unit and integration: all that CI runs
 	@$(IN) lab-packages python -m tests.setup.gate $(ARGS)
+
+thorough: ## the same without leaving out any case (tests/selection.py)
+	@C5C3_HA_THOROUGH=1 $(IN) lab-packages python -m tests.setup.gate $(ARGS)
 
 unit: ## unit tests on today's ansible-core, in seconds (ARGS="-k name")
 	@$(IN) dev pytest -n 2 tests/unit $(ARGS)

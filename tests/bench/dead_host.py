@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests import fenced
-from tests.bench.evacuation import all_active
+from tests.bench.evacuation import NAME, all_active
 from tests.bench.figures import Figure
 from tests.deployment import Deployment
 from tests.lab import LabError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.bench.site import Site
 
 SERVERS, ROUNDS = 5, 3
-NAME = "bench-evacuation"
 
 
 def figures(site: Site) -> list[Figure]:

@@ -21,7 +21,7 @@ from tests.lab import Lab, LabError, wait_until
 if TYPE_CHECKING:
     from tests.bench.site import Site
 
-HOST = "cmp01"
+HOST, NAME = "cmp01", "bench-evacuation"
 WANTED_RATIO = 1.3
 SERVERS, ROUNDS = 20, 3
 
@@ -42,7 +42,9 @@ def evacuation(lab: Lab, servers: int, rounds: int, say: Callable[[str], None]) 
 
 
 def _round(lab: Lab, kind: str, count: int) -> float:
-    servers = _boot(lab, count)
+    servers = lab.nova.boot_many(NAME, HOST, count, timeout=180)
+    for server in servers:
+        wait_until(lambda server=server: lab.oracle.counters(server), 120, "the guest counts", 0.2)
     with lab.oracle.watch(interval=0.2) as watch:
         lab.kill(HOST)
         evictor.wait_unheard(lab, HOST)
@@ -59,33 +61,6 @@ def _round(lab: Lab, kind: str, count: int) -> float:
     return taken
 
 
-def _boot(lab: Lab, count: int) -> set[str]:
-    body = {
-        "server": {
-            "name": "bench-evacuation",
-            "imageRef": lab.nova._id("image", "tick"),
-            "flavorRef": lab.nova._id("flavor", "t16"),
-            "networks": "none",
-            "availability_zone": f"nova:{HOST}",
-            "min_count": count,
-            "return_reservation_id": True,
-        }
-    }
-    answer = lab.nova.request("POST", "/servers", body)
-    reservation = answer["reservation_id"]
-    booted: set[str] = set()
-
-    def active() -> bool:
-        found = _servers(lab, f"reservation_id={reservation}")
-        booted.update(found)
-        return len(found) == count and all(status == "ACTIVE" for status, _host, _task in found.values())
-
-    wait_until(active, 180, f"{count} servers are ACTIVE", 1.0)
-    for server in booted:
-        wait_until(lambda server=server: lab.oracle.counters(server), 120, "the guest counts", 0.2)
-    return booted
-
-
 def _servers(lab: Lab, query: str) -> dict[str, tuple[str, str, str | None]]:
     listed = lab.nova.request("GET", f"/servers/detail?all_tenants=1&{query}")["servers"]
     return {
@@ -97,7 +72,7 @@ def all_active(lab: Lab, servers: set[str], dead: str = HOST) -> float:
     """Wait until all are ACTIVE elsewhere; the moment of it."""
 
     def moved() -> bool:
-        found = _servers(lab, "name=bench-evacuation")
+        found = _servers(lab, f"name={NAME}")
         return all(found[server][0] == "ACTIVE" and found[server][1] != dead for server in servers)
 
     # Not more often: each question slows what is measured.

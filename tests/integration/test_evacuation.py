@@ -231,6 +231,7 @@ def test_a_host_that_is_ready_again_is_left_alone(site):
 CHAOS = [("cmp02", ("nova-api", "kube-apiserver")), ("cmp03", ("rabbitmq", "TARGET/nova-compute"))]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("host", "parts"), CHAOS)
 def test_everything_dies_while_a_dead_host_is_evacuated(site, host, parts):
     """The host loses its power, then the operator and two more parts die, each at an instant drawn anew from the seed."""

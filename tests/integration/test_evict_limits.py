@@ -190,6 +190,7 @@ def test_lock_is_seen_while_a_server_moves_and_is_gone_after(site):
     assert site.host_of(other) != HOST, "an administrator moves a locked server, and leaves the lock"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", ["locked", "moving", "away"])
 def test_lock_is_given_back_after_the_operator_was_killed(site, after):
     """kill -9 of who works on the Eviction, at three moments; the next one finds the lock by its reason."""

@@ -132,6 +132,7 @@ def test_dead_guest_runs_again_once(site, number):
     assert "holder" not in eviction["status"]
 
 
+@pytest.mark.thorough
 def test_guest_that_dies_twice_within_a_minute_is_recovered_twice(site):
     server = site.servers["cmp01"]
     for _ in range(2):
@@ -243,6 +244,7 @@ _random = random.Random(SEED)
 CHAOS = [(part, round(_random.uniform(low, high), 2)) for part in PARTS for low, high in ((0.0, 0.4), (0.4, 2.0))]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("part", "delay"), CHAOS)
 def test_guest_dies_while_a_part_is_killed(site, part, delay):
     server = site.servers["cmp02"]
@@ -259,6 +261,7 @@ def test_guest_dies_while_a_part_is_killed(site, part, delay):
     assert condition(eviction)["reason"] == "Succeeded", condition(eviction)
 
 
+@pytest.mark.thorough
 def test_guest_dies_while_libvirtd_is_away(site):
     server = site.servers["cmp03"]
     host = site.host_of(server)
@@ -271,6 +274,7 @@ def test_guest_dies_while_libvirtd_is_away(site):
     assert "seen at a comparison" in eviction["spec"]["reason"]
 
 
+@pytest.mark.thorough
 def test_guest_dies_while_the_api_server_is_away(site):
     server = site.servers["cmp01"]
     boots = site.settled(server)

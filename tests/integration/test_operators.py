@@ -62,6 +62,7 @@ def operator_of(deployment: Deployment, identity: str) -> Daemon:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_the_standby_takes_over_and_one_alone_acts(lab, deployment, record_property, fault):
     wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)

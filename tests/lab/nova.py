@@ -720,6 +720,35 @@ class Nova:
                     raise
                 self.delete(server.id)
 
+    def boot_many(self, name: str, host: str, count: int, flavor: str = "t16", timeout: float = 300) -> set[str]:
+        """Boot servers with one request, as Nova does it fastest; returns their ids when all are ACTIVE.
+
+        :raises LabError: when one is in ERROR, or not all are ACTIVE after `timeout` seconds.
+        """
+        body = {
+            "name": name,
+            "imageRef": self._id("image", "tick"),
+            "flavorRef": self._id("flavor", flavor),
+            "networks": "none",
+            "availability_zone": f"nova:{host}",
+            "min_count": count,
+            "return_reservation_id": True,
+        }
+        reservation = self.request("POST", "/servers", {"server": body})["reservation_id"]
+        booted: set[str] = set()
+
+        def active() -> bool:
+            path = f"/servers/detail?all_tenants=1&reservation_id={reservation}"
+            found = self.request("GET", path)["servers"]
+            booted.update(each["id"] for each in found)
+            for each in found:
+                if each["status"] == "ERROR":
+                    raise LabError(f"server {each['id']} is in ERROR: {(each.get('fault') or {}).get('message')}")
+            return len(found) == count and all(each["status"] == "ACTIVE" for each in found)
+
+        wait_until(active, timeout, f"{count} servers on {host} are ACTIVE", 1.0)
+        return booted
+
     def _id(self, kind: str, name: str) -> str:
         cache = self.__dict__.setdefault("_ids", {})
         if (kind, name) not in cache:
