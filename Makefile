@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test thorough unit unit-oldest lint sanity integration format lab-up lab-down demo demo-clean bench stack matrix build lock changelog clean clean-cache
+.PHONY: help test thorough unit unit-oldest lint sanity integration format lab-up lab-down demo demo-clean bench chaos stack matrix build lock changelog clean clean-cache
 
 IN := tests/setup/in
 SEED ?= 0
@@ -54,6 +54,9 @@ demo-clean: ## stop what make demo started and remove what it made
 
 bench: ## measure detection, recovery, memory and idle CPU beside their limits
 	@$(IN) lab python -m tests.bench $(ARGS)
+
+chaos: ## faults drawn from SEED hit a whole site, what became of its servers is judged (SEED=1 ARGS="--minutes 10")
+	@$(IN) lab python -m tests.chaos --seed $(SEED) $(ARGS)
 
 stack: ## roles of the control plane on three hosts with systemd, broken and healed (ROLE=rabbitmq DISTRO=trixie FAULTS=cheap)
 	@$(IN) hosts pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro $(DISTRO) --faults $(FAULTS) $(ARGS)

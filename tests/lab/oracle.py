@@ -351,6 +351,10 @@ class Watch:
         with self._lock:
             return list(self._two_writers)
 
+    def guests(self) -> list[Process]:
+        """The QEMUs of the last look."""
+        return list(self._seen)
+
     def hosts(self) -> dict[str, dict[str, str]]:
         """For each server with a QEMU: host to "running", "paused" or "frozen"."""
         with self._lock:
