@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -249,10 +250,10 @@ table {_TABLE} {{
             return [host], bmc.heal
         if kind == "bmc-password":
             bmc.write_secret(NAMESPACE, password="not-the-one")
-            return [host], lambda: bmc.write_secret(NAMESPACE)
+            return [host], lambda: _again(lambda: bmc.write_secret(NAMESPACE))
         other = next(name for name in self.lab.hosts if name != host)
         self._fencing(host, bmc.ipmi(host, address=bmc.ipmi(other)["address"]))
-        return [host], lambda: self.fence_rightly(host)
+        return [host], lambda: _again(lambda: self.fence_rightly(host))
 
     def fence_rightly(self, host: str) -> None:
         """Its Hypervisor names its own power switch."""
@@ -298,3 +299,16 @@ table {_TABLE} {{
         for each in self.lab.hosts[host].descendants(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, number)
+
+
+def _again(call: Callable[[], object]) -> None:
+    """Until the API server takes it, which may be away."""
+
+    def done() -> bool:
+        try:
+            call()
+        except (LabError, OSError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    wait_until(done, 120, "the API server takes it", 1.0)

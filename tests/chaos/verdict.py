@@ -121,7 +121,8 @@ class Facts:
     :ivar off: a Span for each time at which a host truly was off; `target` is the host.
     :ivar faults: a Span for each fault as it was done; `target` is the host, where it is about one.
     :ivar commands: what reached the power switches: (when, host, command).
-    :ivar evictions: the last sight of each Eviction, by uid, as objects.
+    :ivar proofs: what Evictions said of hosts that are proven off, at whatever time: (host, since when).
+    :ivar evictions: each end of each Eviction, and the last sight of those that have none, as objects.
     :ivar late: servers that should have been evacuated before their host was healed, as sentences.
     :ivar services: Nova's compute services by host.
     :ivar drained: hosts that a drain asked to empty: they stay disabled, as they should.
@@ -135,6 +136,7 @@ class Facts:
     faults: tuple[Span, ...] = ()
     commands: tuple[tuple[float, str, str], ...] = ()
     evacuations: tuple[Evacuation, ...] = ()
+    proofs: tuple[tuple[str, float], ...] = ()
     evictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     two_writers: tuple[tuple[str, str], ...] = ()
     late: tuple[str, ...] = ()
@@ -230,7 +232,7 @@ def _unproven(facts: Facts) -> Iterator[Violation]:
         what = f"{names.get(record.server, record.server)} was evacuated from {record.source}"
         if not any(off.target == record.source and _off_at(off, record.created) for off in facts.off):
             yield Violation(UNPROVEN, f"{what}, which was on")
-        elif not any(_proof(each, record) for each in facts.evictions.values()):
+        elif not any(host == record.source and since <= record.created + GRAIN for host, since in facts.proofs):
             yield Violation(UNPROVEN, f"{what}, and no Eviction says that it was proven off before")
 
 
@@ -239,13 +241,13 @@ def _off_at(off: Span, created: float) -> bool:
     return off.began <= created + GRAIN and (off.ended is None or created <= off.ended)
 
 
-def _proof(eviction: dict[str, Any], record: Evacuation) -> bool:
-    """Whether an Eviction tells that the host was proven off when the evacuation was asked for."""
-    if eviction["spec"].get("hypervisor") != record.source or eviction["spec"].get("instances"):
-        return False
+def proof(eviction: dict[str, Any]) -> tuple[str, float] | None:
+    """(host, since when) when an Eviction of a whole host tells that it is proven off."""
     fenced = condition(eviction, "Fenced")
     since = moment(fenced.get("lastTransitionTime"))
-    return fenced.get("status") == "True" and since is not None and since <= record.created + GRAIN
+    if fenced.get("status") != "True" or since is None or eviction["spec"].get("instances"):
+        return None
+    return eviction["spec"]["hypervisor"], since
 
 
 def _cut_off(facts: Facts) -> Iterator[Violation]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.chaos.schedule import RUN, STOPPED
-from tests.chaos.verdict import Evacuation, Facts, Life, ServerFacts, Span, condition, moment
+from tests.chaos.verdict import Evacuation, Facts, Life, ServerFacts, Span, condition, moment, proof
 from tests.deployment import NAMESPACE, Deployment
 from tests.evictor import GROUP
 from tests.fenced import hypervisors
@@ -257,6 +257,7 @@ class Round:
             faults=tuple(faults),
             commands=tuple(self._switch_log()[self.commands0 :]),
             evacuations=tuple(self._evacuations()),
+            proofs=tuple(sorted({told for one in self._seen() if (told := proof(one))})),
             evictions=self._evictions(),
             two_writers=tuple(
                 (each.server, each.how) for each in self.witness.watch.two_writers() if each.at >= self.began
@@ -289,14 +290,17 @@ class Round:
             if record["instance_uuid"] in self.servers.values()
         ]
 
+    def _seen(self) -> list[dict[str, Any]]:
+        """All that was ever seen of Evictions."""
+        return [one.object for one in self.timeline.seen if one.at >= self.began and one.type != "DELETED"]
+
     def _evictions(self) -> dict[str, dict[str, Any]]:
         """Each end of each Eviction, and those that have none."""
         listed = {
             each["metadata"]["uid"]: each for each in self.lab.kubernetes.request("GET", f"{GROUP}/evictions")["items"]
         }
         found: dict[str, dict[str, Any]] = {}
-        seen = [one.object for one in self.timeline.seen if one.at >= self.began and one.type != "DELETED"]
-        for eviction in (*seen, *listed.values()):
+        for eviction in (*self._seen(), *listed.values()):
             uid = eviction["metadata"]["uid"]
             if condition(eviction, "Evicting").get("status") == "False":
                 found[f"{uid} {(eviction.get('status') or {}).get('finishedAt')}"] = eviction

@@ -73,6 +73,7 @@ def dead_host(**more: Any) -> Facts:
         "faults": (Span("host-power", "cmp01", T, T + 80),),
         "commands": ((T + 29.0, "cmp01", "off"),),
         "evacuations": (Evacuation(VM, "cmp01", "cmp02", T + 35, "completed"),),
+        "proofs": (("cmp01", T + 30),),
         "evictions": {"a": eviction()},
         "services": {"cmp01": {"status": "enabled", "forced_down": False}, "cmp02": {"status": "enabled"}},
     }
@@ -192,22 +193,23 @@ def test_nova_tells_whole_seconds() -> None:
     """Off at 35.4, asked for at 35.9, which Nova writes as 35."""
     off = (Span("off", "cmp01", T + 35.4, T + 80),)
     lives = (Life(VM, "cmp01", 11, T - 90, T + 35.4), Life(VM, "cmp02", 12, T + 40))
-    assert kinds(dead_host(off=off, lives=lives, evictions={"a": eviction(fenced=35.8)})) == []
+    assert kinds(dead_host(off=off, lives=lives, proofs=(("cmp01", T + 35.8),))) == []
 
 
-@pytest.mark.parametrize("fenced", [None, 40.0])
-def test_an_evacuation_that_no_eviction_proves(fenced: float | None) -> None:
-    """The host was off, but nobody had said so when it was asked for."""
-    facts = dead_host(evictions={"a": eviction(fenced=fenced)})
+@pytest.mark.parametrize("proofs", [(), (("cmp01", T + 40),), (("cmp03", T + 30),)])
+def test_an_evacuation_that_no_eviction_proves(proofs: tuple[tuple[str, float], ...]) -> None:
+    """The host was off, but nobody had said so of it when it was asked for."""
+    facts = dead_host(proofs=proofs)
     assert kinds(facts) == [verdict.UNPROVEN] and "no Eviction says" in judge(facts)[0].what
 
 
-def test_the_proof_of_another_host_is_none() -> None:
-    other = eviction()
-    other["spec"]["hypervisor"] = "cmp03"
-    assert verdict.UNPROVEN in kinds(dead_host(evictions={"a": other}))
-    of_a_server = eviction(instances=[VM])
-    assert verdict.UNPROVEN in kinds(dead_host(evictions={"a": of_a_server}))
+def test_what_is_a_proof() -> None:
+    assert verdict.proof(eviction(fenced=30.0)) == ("cmp01", T + 30.0)
+    assert verdict.proof(eviction(fenced=None)) is None
+    assert verdict.proof(eviction(instances=[VM])) is None
+    refused = eviction()
+    refused["status"]["conditions"][1]["status"] = "False"
+    assert verdict.proof(refused) is None
 
 
 def test_nothing_is_evacuated_while_the_operators_are_cut_off() -> None:
