@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from ansible_collections.c5c3.ha.plugins.module_utils import fencing
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import stamp
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     ActionFacts,
     MigrationFacts,
@@ -29,6 +30,7 @@ class Site(World):
     def __init__(self):
         super().__init__()
         self.ready = dict.fromkeys(HOSTS, True)
+        self.ready_since: dict[str, str] = {}
         self.power = dict.fromkeys(HOSTS, "on")
         self.agent = "fence_redfish"
         self.fence_results: list = []
@@ -74,7 +76,15 @@ class SiteClient(FakeClient):
             return [
                 {
                     "metadata": {"name": name},
-                    "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}]},
+                    "status": {
+                        "conditions": [
+                            {
+                                "type": "Ready",
+                                "status": "True" if ready else "Unknown",
+                                "lastTransitionTime": world.ready_since.get(name),
+                            }
+                        ]
+                    },
                 }
                 for name, ready in world.ready.items()
             ]
@@ -402,6 +412,45 @@ def test_a_host_that_came_back_keeps_what_was_not_evacuated(site):
     assert site.power["cmp01"] == "on", "a host that works is not switched off"
     assert entries(site)[IDS[0]]["phase"] == "Skipped" and "came back" in entries(site)[IDS[0]]["message"]
     assert entries(site)[IDS[1]]["phase"] == "Succeeded"
+    harmless(site)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 40.0])
+def test_a_node_that_became_ready_after_the_proof_makes_it_void(site, seconds):
+    """However young the proof is. A Node that is Ready since before it may be one whose end nobody has noticed yet."""
+    dead(site, power="on")
+    site.no_host = {IDS[0]}
+    original = site.settle
+
+    def back():
+        original()
+        if site.servers[IDS[0]]["vm_state"] == "error":
+            site.power["cmp01"], site.ready["cmp01"] = "on", True
+            site.ready_since["cmp01"] = stamp(site.clock.now)
+            site.no_host = set()
+            site.settle = original
+
+    site.settle = back
+    run(backoff=seconds)
+    assert site.power["cmp01"] == "on" and site.servers[IDS[0]]["host"] == "cmp01"
+    assert entries(site)[IDS[0]]["phase"] == "Skipped" and "came back" in entries(site)[IDS[0]]["message"]
+    harmless(site)
+
+
+def test_a_node_whose_end_is_not_noticed_yet_does_not_make_a_young_proof_void(site):
+    """It was heard a last time right before it was switched off."""
+    dead(site)
+    original = site.request
+
+    def request(*what):
+        original(*what)
+        if what == ("fence",):
+            site.ready["cmp01"], site.ready_since["cmp01"] = True, stamp(site.clock.now - 1)
+
+    site.request = request
+    run()
+    arrived(site)
+    assert ("fence status",) not in site.calls
     harmless(site)
 
 

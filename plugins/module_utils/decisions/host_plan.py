@@ -78,6 +78,7 @@ class HostFacts:
     """What is known of the host now.
 
     :ivar node_ready: its Node's condition Ready; None when there is no Node, or when it was not asked for.
+    :ivar node_since: since when that is so, by the Node's own word; None when it is not known.
     :ivar refusal: reason and message of the gate that refuses; asked only where :func:`needs_gates` says so.
     :ivar alive: the gates let it pass as a host that lives.
     :ivar target: whether another hypervisor is up and enabled.
@@ -90,6 +91,7 @@ class HostFacts:
     service_enabled: bool = False
     forced_down: bool = False
     node_ready: bool | None = None
+    node_since: float | None = None
     refusal: tuple[str, str] | None = None
     alive: bool = False
     target: bool = True
@@ -160,8 +162,10 @@ def _begun(host: str, facts: HostFacts, settings: Settings) -> HostDecision:
     if fence.proven_at is None:
         return _unproven(host, facts, settings)
     old = facts.now - fence.proven_at > settings.proof_seconds
-    if old and facts.node_ready:
-        # Not so soon after the proof: a Node stays Ready for a while after its host lost its power.
+    # A young proof outweighs a Node that is Ready since before it: that stays Ready for a while after its host lost its
+    # power. One that became Ready after it was switched on by somebody.
+    back = facts.node_since is not None and facts.node_since > fence.proven_at
+    if facts.node_ready and (old or back):
         return HostDecision("Look", fence.reason, f"the Node {host} is Ready: asking whether the host is still off")
     if old and facts.to_begin:
         return HostDecision("Fence", FENCING, f"proving again that {host} is off")

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import host_plan
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Entry
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import seconds
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.host_plan import Fence, HostDecision, HostFacts
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.service_change import EVICTION_REASON
@@ -101,19 +102,24 @@ class HostWork:
             fence=self.fence,
         )
         if host_plan.needs_node(facts):
-            facts = replace(facts, node_ready=self._node_ready(host))
+            ready, since = self._node(host)
+            facts = replace(facts, node_ready=ready, node_since=since)
         if host_plan.needs_gates(facts):
             refusal, alive, told = self._ask_gates(host)
             facts = replace(facts, refusal=refusal, alive=alive)
             self.found = told
         return facts
 
-    def _node_ready(self, host: str) -> bool | None:
+    def _node(self, host: str) -> tuple[bool | None, float | None]:
+        """Whether its Node is Ready, and since when that is so."""
         try:
             node = self.client.get(NODES, host)
         except Forbidden:
-            return None
-        return None if node is None else (get_condition(node, "Ready") or {}).get("status") == "True"
+            return None, None
+        if node is None:
+            return None, None
+        ready = get_condition(node, "Ready") or {}
+        return ready.get("status") == "True", seconds(ready.get("lastTransitionTime"))
 
     def _ask_gates(self, host: str) -> tuple[tuple[str, str] | None, bool, str]:
         """The refusing gate's reason and message, whether the host lives, and what the gates found."""
