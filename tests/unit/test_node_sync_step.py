@@ -72,11 +72,12 @@ class World:
         if ready == "Unknown":
             self.services[name]["up"] = False
 
-    def finish(self, name: str, reason: str, fenced: bool = False) -> None:
+    def finish(self, name: str, reason: str, fenced: bool | None = None) -> None:
         eviction = self.objects["Eviction"][name]
         conditions = set_condition([], "Evicting", "False", reason, "", stamp(self.now))
-        if fenced:
-            conditions = set_condition(conditions, "Fenced", "True", "Off", "", stamp(self.now))
+        if fenced is not None:
+            proof = ("True", "Off") if fenced else ("False", "PoweredOn")
+            conditions = set_condition(conditions, "Fenced", *proof, "", stamp(self.now))
         eviction["status"] = {"conditions": conditions, "finishedAt": stamp(self.now)}
 
     def condition(self, name: str, kind: str) -> tuple[str, str] | None:
@@ -452,6 +453,25 @@ def test_a_host_returns_after_its_records_and_its_health(world):
     assert world.condition("cmp01", "HypervisorDisabled") == ("False", "Succeeded")
     assert world.condition("cmp01", "HostReturn") == ("True", "HostHealthy")
     assert told(run(world)) == [] and not world.writes
+
+
+def test_a_host_returns_that_came_back_before_it_was_disabled(world):
+    """It was proven off and forced down, the step was killed, and then somebody switched it on: nothing was evacuated."""
+    lost_and_evacuated(world)
+    world.finish("cmp01", "Cancelled", fenced=False)
+    world.services["cmp01"].update(enabled=True, forced=True, reason="")
+    world.migrations, world.now = [], world.now + 120
+    assert ("return", "cmp01", "EvacuationsCompleted") in told(run(world))
+    assert not world.services["cmp01"]["forced"]
+
+
+def test_who_was_forced_down_by_somebody_else_stays_so(world):
+    lost_and_evacuated(world)
+    world.finish("cmp01", "Cancelled")  # before a power switch was asked
+    world.services["cmp01"].update(enabled=True, forced=True, reason="")
+    world.migrations, world.now = [], world.now + 120
+    run(world)
+    assert world.services["cmp01"]["forced"]
 
 
 @pytest.mark.parametrize("spec", [{"highAvailability": False}, {"highAvailability": True, "maintenance": "manual"}])

@@ -53,7 +53,8 @@ def candidate(
         return False
     failed = eviction is not None and eviction.for_failure
     if service.forced_down:
-        return (failed and eviction.fenced) or _ours(service)
+        # Begun, not proven: who came back after the proof is told as on, and was forced down by us all the same.
+        return (failed and eviction.begun) or _ours(service)
     return failed and _ours(service)
 
 
