@@ -10,9 +10,12 @@ half a second that a dead VM waits for. Everything else (other auth types, vendo
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from ansible_collections.c5c3.ha.plugins.module_utils import kept
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
 
 _PASSWORD = (
@@ -63,6 +66,7 @@ def open_session(params: dict) -> tuple:
     url = str(arguments["auth_url"]).rstrip("/")
     arguments["auth_url"] = url if url.endswith("/v3") else f"{url}/v3"
     plugin = getattr(v3, name)(**arguments)
+    _keep_token(plugin, json.dumps([name, arguments], sort_keys=True, default=str).encode())
     verify: bool | str = config.get("verify", True)
     if verify and config.get("cacert"):
         verify = config["cacert"]
@@ -72,6 +76,26 @@ def open_session(params: dict) -> tuple:
         params.get("region_name") or config.get("region_name"),
         params.get("interface") or config.get("interface") or "public",
     )
+
+
+def _keep_token(plugin, name: bytes) -> None:
+    """Begin with the token of an earlier run, and keep each new one.
+
+    keystoneauth1 asks for a new token itself when one is about to expire, or is refused (401).
+    """
+    state = kept.get(name)
+    if state:
+        with suppress(ValueError, KeyError, TypeError):
+            plugin.set_auth_state(state.decode())
+    log_in = plugin.get_auth_ref
+
+    def get_auth_ref(session, **kwargs):
+        access = log_in(session, **kwargs)
+        # pylint: disable-next=protected-access
+        kept.put(name, json.dumps({"auth_token": access.auth_token, "body": access._data}).encode())
+        return access
+
+    plugin.get_auth_ref = get_auth_ref
 
 
 def _config(params: dict) -> dict:

@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.bench.figures import Figure, pss, tree
 from tests.crds import install
 from tests.lab import Lab, LabError, wait_until
+from tests.lab.kube.build import kwok_folder
 from tests.nodes import Source, Stand, forced_reconnects, until
 
 # kwok renews each Lease after a quarter of it: with the lab's ten seconds that would be thousands of writes a second.
@@ -149,6 +150,7 @@ def figures(seed: int, say: Callable[[str], None]) -> list[Figure]:
     lab = Lab(seed=seed, hosts=0, parts=("kubernetes",), node_grace=GRACE)
     Lab.saved(seed).down()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+    kwok_folder(say)  # within the lab's network nothing can be fetched
     try:
         lab.up(say)
         lab.enter()

@@ -41,13 +41,17 @@ http.client ssl keystoneauth1.session keystoneauth1.adapter keystoneauth1.except
 """.split()
 # Ours; ansible's loader compiles a collection's code from its source in every process.
 COLLECTION = "ansible_collections.c5c3.ha.plugins."
-OURS = """
-action.evict action.eviction action.eviction_info action.hypervisor action.migration action.server_migration
-action.compute_service action.domain_restart
-module_utils.steps.evict module_utils.steps.eviction module_utils.steps.eviction_info module_utils.steps.hypervisor
-module_utils.steps.migration module_utils.steps.server_migration module_utils.steps.compute_service
-module_utils.steps.domain_restart module_utils.kubernetes module_utils.nova module_utils.clouds
-""".split()
+ACTION_FOLDER = Path(__file__).parents[2] / "action"
+KEPT = "module_utils.kept"
+OURS = [
+    *(
+        f"{kind}.{path.stem}"
+        for path in sorted(ACTION_FOLDER.glob("[a-z]*.py"))
+        for kind in ("action", "module_utils.steps")
+    ),
+    *(f"module_utils.{name}" for name in ("kubernetes", "nova", "clouds")),
+    KEPT,
+]
 # Further names, blank-separated, that a site wants to have imported.
 MORE = "C5C3_HA_WARM_PRELOAD"
 
@@ -101,6 +105,8 @@ def _import_plugins() -> None:
         loader.fragment_loader._clear_caches()
         for name in OURS:
             _import(COLLECTION + name)
+        if kept := sys.modules.get(COLLECTION + KEPT):
+            kept.share()
     finally:
         _AnsibleCollectionFinder._remove()
         # A run's playbook may bring collections of its own: the upper levels are then found anew.
