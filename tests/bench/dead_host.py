@@ -38,11 +38,17 @@ def figures(site: Site) -> list[Figure]:
                 due = moment(made.object["spec"]["occurredAt"]) + fenced.UNREACHABLE_SECONDS
                 off = timeline.wait(host, lambda seen, since=killed: _off(seen) > since, 120)
                 end = all_active(lab, servers, host)
-                timeline.wait(host, lambda seen, since=killed: finished(seen) and seen.at > since, 120)
+                done = timeline.wait(host, lambda seen, since=killed: finished(seen) and seen.at > since, 120)
                 decided.append(made.at - due)
                 proven.append(_off(off) - made.at)
                 active.append(end - _off(off))
-                site.say(f"{host}: decided {decided[-1]:.2f} s after its time, off {proven[-1]:.2f} s later")
+                site.say(
+                    f"{host}: decided {decided[-1]:.2f} s after its time, off {proven[-1]:.2f} s later,"
+                    f" {SERVERS} ACTIVE {active[-1]:.2f} s later"
+                )
+                for entry in done.object["status"]["instances"]:
+                    if entry["attempts"] != 1 or entry["phase"] != "Succeeded":
+                        site.say(f"  {entry['phase']} after {entry['attempts']} attempts: {entry.get('message')}")
                 if watch.two_writers():
                     raise LabError(f"two writers were seen: {watch.two_writers()}")
                 lab.heal(host)
