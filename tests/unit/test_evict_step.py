@@ -24,7 +24,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentErro
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import NovaConflict, NovaError, NovaUnavailable
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, is_finished
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict
-from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict import claim, work
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict import claim, look, work
 
 IDS = [f"00000000-0000-4000-8000-{n:012d}" for n in range(1, 9)]
 
@@ -277,14 +277,14 @@ class FakeNova:
 
 
 def set_clock(world):
-    for module in (claim, work):
+    for module in (claim, look, work):
         module.time = world.clock
 
 
 @pytest.fixture
 def world(monkeypatch):
     world = World()
-    for module in (claim, work):
+    for module in (claim, look, work):
         monkeypatch.setattr(module, "time", world.clock)
     monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager: FakeClient(world)))
     monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params: FakeNova(world)))
@@ -321,6 +321,15 @@ def test_crashed_guest_runs_again_once(world):
     assert status["instances"][0]["message"] == "restarted on cmp01"
     assert "holder" not in status and status["finishedAt"]
     assert run(world, IDS[0])["changed"] is False and vm["boots"] == 2
+
+
+def test_the_service_is_not_asked_at_each_look_for_one_guest(world):
+    """Five guests at once: each request takes Nova from the others' restarts."""
+    crashed(world)
+    run(world, IDS[0])
+    asked = world.calls.count(("service",))
+    looked = world.calls.count(("server",))
+    assert looked >= 3 and asked == 1, world.calls
 
 
 def test_check_mode_tells_and_touches_nothing(world):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,9 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.helping import with_help
+
+# Nova itself needs a minute to see that a nova-compute is down: for a single server it is not asked at each look.
+_SERVICE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Look:
     def __init__(self, nova: Nova, call_all: Callable[[dict], dict]) -> None:
         self.nova = nova
         self.call_all = call_all
+        self._service: tuple[float, ServiceFacts | None] | None = None
 
     def read(self, host: str, whole: bool, servers: list[str]) -> View:
         """The host's service and the servers named; for a whole host its servers and all services, too.
@@ -61,6 +66,11 @@ class Look:
         :raises NovaError: as Nova says.
         """
         calls: dict = {"service": lambda: self.nova.service(host)}
+        now = time.monotonic()
+        if not whole and self._service and now - self._service[0] < _SERVICE_SECONDS:
+            calls["service"] = lambda known=self._service[1]: known
+        else:
+            self._service = None
         if whole:
             calls["on_host"] = lambda: self.nova.servers_on(host)
             calls["services"] = self.nova.services
@@ -75,6 +85,7 @@ class Look:
             calls[f"server {server}"] = lambda server=server: self.nova.server(server)
         found.update(self.call_all(calls))
         asked.update({server: found[f"server {server}"] for server in elsewhere})
+        self._service = self._service or (now, found["service"])
         return View(found["service"], found.get("services") or [], on_host, asked)
 
     def details(
