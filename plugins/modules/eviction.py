@@ -135,7 +135,7 @@ msg:
   description: The same in words.
   returned: success
   type: str
-  sample: Eviction 7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d is made
+  sample: "Eviction 7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d is made: InstanceStopped on cmp01"
 eviction:
   description: The Eviction as the API server has it, empty when it was removed.
   returned: success

@@ -158,6 +158,30 @@ class TestCrds:
         assert "crds_state" in refused.output and "present, absent" in refused.output
 
 
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_cannot_work_are_refused_before_anything_is_deployed(tmp_path):
+    """By name and with the remedy; nobody has to be there for that, neither a cluster nor a cloud."""
+    playbooks = Playbooks(None, tmp_path)
+    refused = playbooks.role("ha_agent", ha_agent_verify_seconds="soon")
+    assert refused.code != 0 and refused.changed == 0
+    assert "ha_agent_verify_seconds" in refused.output and "float" in refused.output
+    refused = playbooks.role(
+        "hypervisor_operator",
+        hypervisor_operator_unreachable_seconds=-1,
+        hypervisor_operator_rulebook_vars={"c5c3_ha_crash_restart": 3, "c5c3_ha_max_parallel": 0},
+    )
+    assert refused.code != 0 and refused.changed == 0
+    text = " ".join(refused.output.split())
+    for told in (
+        "hypervisor_operator_unreachable_seconds (c5c3_ha_unreachable_seconds) is -1: give a number of seconds from 0",
+        "hypervisor_operator_max_parallel (c5c3_ha_max_parallel) is 0: give a whole number from 1 to 1000",
+        "no variable 'c5c3_ha_crash_restart': perhaps c5c3_ha_crash_restarts is meant",
+    ):
+        assert told in text, refused.output
+
+
 # --- what an agent may do -------------------------------------------------------------------------------------------
 
 

@@ -178,11 +178,8 @@ def test_every_rule_is_in_the_table_with_its_cause():
         assert causes == ({named[rule["name"]]} if named[rule["name"]] else set()), rule["name"]
 
 
-def test_thresholds_are_those_of_the_rulebooks():
-    for row in table("Thresholds"):
-        text = (RULEBOOKS / f"{row['rulebook']}.yml").read_text()
-        used = set(re.findall(rf"{row['variable']} \| default\(([0-9.]+)\)", text))
-        assert used == {row["default"]}, row
+def test_the_pause_between_two_looks_is_the_rulebooks():
+    """The thresholds are compared in test_rulebook_settings.py."""
     seconds = {rule["name"]: rule.get("throttle", {}).get("once_within") for rule in rules()}
     assert seconds["A disk reported an error"] == "15 seconds" and "once in 15 seconds" in TEXT
 

@@ -11,7 +11,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ROLES = ("crds", "ha_agent", "hypervisor_operator")
 SHARED = re.compile(r"^\{\{ c5c3_ha_\w+ \| default\(('.*'|false)\) \}\}$")
-TYPES = {"str": str, "path": str, "int": int, "bool": bool, "dict": dict, "list": list}
+TYPES = {"str": str, "path": str, "int": int, "float": (int, float), "bool": bool, "dict": dict, "list": list}
+# Made of another variable; what comes of its default.
+COMPUTED = {"{{ hypervisor_operator_api_group == 'kvm.cloud.sap' }}": False}
 SECRETS = {
     "ha_agent_kubeconfig_content",
     "hypervisor_operator_clouds",
@@ -25,6 +27,8 @@ def load(role: str, path: str) -> dict:
 
 def default(value: object) -> object:
     """Return a default as a user sees it, who set none of the variables that roles share."""
+    if isinstance(value, str) and value in COMPUTED:
+        return COMPUTED[value]
     shared = SHARED.match(value) if isinstance(value, str) else None
     return yaml.safe_load(shared[1]) if shared else value
 

@@ -208,7 +208,7 @@ def decide(existing: dict | None, wanted: Wanted) -> Decision:
     if existing is None and wanted.fault_over:
         return Decision(KEEP, f"there is no Eviction {wanted.name} that tells of a fault")
     if existing is None:
-        return Decision(CREATE, f"Eviction {wanted.name} is made")
+        return Decision(CREATE, f"Eviction {wanted.name} is made: {wanted.cause or 'a drain'} on {wanted.hypervisor}")
     metadata, spec = existing.get("metadata") or {}, existing.get("spec") or {}
     if metadata.get("deletionTimestamp"):
         return Decision(WAIT, f"Eviction {wanted.name} is being deleted")
