@@ -1,13 +1,15 @@
 """Which of the integration tests a run takes: all, or what a quarter of an hour allows.
 
-Two rules keep ``make test`` short without leaving anything untested for long:
+Some rules keep ``make test`` short without leaving anything untested for long:
 
 - The lab's own tests (``test_lab_*.py``) need not run again while nothing they could show has changed: what passed on this machine
   with the same content is told as skipped, with the day.
 - Of the cases marked ``thorough`` (the same fault at one instant more) each file runs one in `SHARE`, drawn by the content of
   what is tested, so that a change draws anew and a rerun draws the same. ``make thorough`` runs them all.
 
-``C5C3_HA_THOROUGH=1`` ends both rules.
+What looks at files alone (lint, sanity, unit tests) is left out by ``tests/setup/gate.py`` in the same way as the lab's own tests.
+
+``C5C3_HA_THOROUGH=1`` ends all of them.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import json
 import math
 import os
 import random
+import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.lab.cache import cache_root, digest
@@ -53,27 +56,42 @@ def seed() -> str:
     return digest(DRAWN_BY)
 
 
-class Passed:
-    """Files of tests that passed as a whole on this machine, by the content they depend on."""
+def checkout() -> list[Path]:
+    """All files of the checkout, those included that git does not know yet and does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    return sorted(ROOT / name for name in set(listed.stdout.decode().split("\0")) if name and (ROOT / name).is_file())
 
-    def __init__(self, folder: Path | None = None, inputs: Iterable[Path] = LAB_INPUTS) -> None:
-        self.folder = folder or cache_root() / "passed"
-        self.inputs = tuple(inputs)
 
-    def _record(self, file: Path) -> Path:
-        return self.folder / f"{file.stem}-{digest((*self.inputs, file))}.json"
+class Record:
+    """That something passed on this machine, by the content it depends on.
 
-    def when(self, file: Path) -> str | None:
-        """The day and time at which the file passed with the same content, or None."""
+    Args:
+        name: what it is.
+        inputs: files and folders.
+        folder: where records lie; by default in the cache.
+    """
+
+    def __init__(self, name: str, *inputs: Path, folder: Path | None = None) -> None:
+        named: list[Path | str] = []
+        for path in inputs:
+            named += [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name, path]
+        self.path = (folder or cache_root() / "passed") / f"{name}-{digest(named)}.json"
+
+    def when(self) -> str | None:
+        """The day and time at which it passed, or None."""
         try:
-            return json.loads(self._record(file).read_text())["at"]
+            return json.loads(self.path.read_text())["at"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def record(self, file: Path) -> None:
-        """Keep that the whole file has passed just now."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        record = self._record(file)
-        aside = record.with_suffix(f".{os.getpid()}")
+    def write(self) -> None:
+        """Keep that it has passed just now."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps({"at": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        aside.replace(record)
+        aside.replace(self.path)

@@ -28,11 +28,14 @@ LAB_TESTS = "test_lab_"
 WHOLE = pytest.StashKey[bool]()  # no phase of the test has failed
 
 
+def _passed(file: Path) -> selection.Record:
+    return selection.Record(file.stem, *selection.LAB_INPUTS, file)
+
+
 class Selection:
     """tests/selection.py as a plugin of pytest."""
 
     def __init__(self) -> None:
-        self.passed = selection.Passed()
         self.open: dict[Path, set[str]] = defaultdict(set)  # of the lab's own tests, what has not passed yet
 
     @pytest.hookimpl(trylast=True)
@@ -53,7 +56,7 @@ class Selection:
             config.hook.pytest_deselected(items=left)
             items[:] = [item for item in items if item not in set(left)]
         for file in list(self.open):
-            if when := self.passed.when(file):
+            if when := _passed(file).when():
                 reason = f"the lab passed on this machine with the same content at {when}"
                 for item in items:
                     if item.path == file:
@@ -68,7 +71,7 @@ class Selection:
         if item.path in self.open and report.when == "teardown" and item.stash[WHOLE]:
             self.open[item.path].discard(item.nodeid)
             if not self.open[item.path]:
-                self.passed.record(item.path)
+                _passed(item.path).write()
         return report
 
 

@@ -28,30 +28,42 @@ def test_every_case_has_its_turn():
 
 
 @pytest.fixture
-def passed(tmp_path):
+def record(tmp_path):
+    """Makes the record anew, as another process would."""
     lab = tmp_path / "lab"
     lab.mkdir()
     (lab / "part.py").write_text("one")
-    return selection.Passed(tmp_path / "passed", [lab])
-
-
-def test_what_passed_is_known_until_its_content_changes(passed, tmp_path):
     file = tmp_path / "test_lab_x.py"
     file.write_text("test")
-    assert passed.when(file) is None
-    passed.record(file)
-    assert passed.when(file)
+    return lambda: selection.Record("x", lab, file, folder=tmp_path / "passed")
+
+
+def test_what_passed_is_known_until_its_content_changes(record, tmp_path):
+    assert record().when() is None
+    record().write()
+    assert record().when()
     (tmp_path / "lab" / "part.py").write_text("two")
-    assert passed.when(file) is None, "the lab has changed"
+    assert record().when() is None, "the lab has changed"
     (tmp_path / "lab" / "part.py").write_text("one")
-    file.write_text("another test")
-    assert passed.when(file) is None, "the test has changed"
+    assert record().when()
+    (tmp_path / "test_lab_x.py").write_text("another test")
+    assert record().when() is None, "the test has changed"
 
 
-def test_a_broken_record_is_none(passed, tmp_path):
-    file = tmp_path / "test_lab_x.py"
-    file.write_text("test")
-    passed.record(file)
-    (record,) = (tmp_path / "passed").glob("*.json")
-    record.write_text("{")
-    assert passed.when(file) is None
+def test_a_broken_record_is_none(record, tmp_path):
+    record().write()
+    (path,) = (tmp_path / "passed").glob("*.json")
+    path.write_text("{")
+    assert record().when() is None
+
+
+def test_the_checkout_is_all_that_git_sees():
+    files = selection.checkout()
+    assert selection.ROOT / "galaxy.yml" in files and selection.ROOT / "tests" / "selection.py" in files
+    assert not [path for path in files if "__pycache__" in path.parts]
+
+
+def test_a_moved_file_is_another_content(tmp_path):
+    one = selection.Record("x", selection.ROOT / "rulebooks", folder=tmp_path)
+    other = selection.Record("x", selection.ROOT / "extensions" / "eda" / "rulebooks", folder=tmp_path)
+    assert one.path != other.path
