@@ -31,6 +31,8 @@ EVACUATE_WITH_DISK = "2.13"
 EVACUATE_SECONDS = 20.0
 # Placement's: 1.22 has forbidden traits.
 PLACEMENT_MICROVERSION = "1.22"
+# Placement's first that guards a change of two consumers by their generations.
+ALLOCATIONS_MICROVERSION = "1.28"
 
 
 class NovaError(HaError):
@@ -198,9 +200,19 @@ class Nova:
 
         :param since: only those changed then or later, seconds since the epoch.
         """
-        changed = None if since is None else _nova_time(since)
-        query = {k: v for k, v in (("instance_uuid", server), ("host", host), ("changes-since", changed)) if v}
-        return self._migrations(query)
+        query = {k: v for k, v in (("instance_uuid", server), ("host", host)) if v}
+        if since is None:
+            return self._migrations(query)
+        found = self._migrations({**query, "changes-since": _nova_time(since)})
+        known = {each.id for each in found}
+        # A record that was never written again has no time of change, and changes-since leaves it out: that of an
+        # evacuation that nobody has begun yet.
+        fresh = [
+            each
+            for each in self._migrations({**query, "status": "accepted"})
+            if each.id not in known and (each.changed is None or each.changed >= since)
+        ]
+        return sorted([*fresh, *found], key=lambda each: each.id, reverse=True)
 
     def moves_under_way(self) -> list[MigrationFacts]:
         """All migrations in the cloud that are not over, whoever began them.
@@ -286,6 +298,30 @@ class Nova:
             name = str(item.get("name", ""))
             free[name] = free[name.partition(".")[0]] = (left[0], left[1])
         return free
+
+    def take_back_allocation(self, server: str, migration: str) -> bool:
+        """Give a server what the record of its broken-off live migration holds on its source; return whether it held any.
+
+        Nova's own rollback does that, and died with the host. Without it Nova evacuates the server to no host that is named
+        (``KeyError`` in claim_resources_on_destination of Nova 34).
+
+        :param migration: UUID of the record.
+        """
+        where: dict = {"endpoint_filter": {"service_type": "placement"}, "microversion": ALLOCATIONS_MICROVERSION}
+        held = self._request("GET", f"/allocations/{migration}", **where)
+        if not held.get("allocations"):
+            return False
+        own = self._request("GET", f"/allocations/{server}", **where)
+        owner = {key: held[key] for key in ("project_id", "user_id")}
+        given = {
+            provider: {"resources": allocation["resources"]} for provider, allocation in held["allocations"].items()
+        }
+        body = {
+            migration: {"allocations": {}, "consumer_generation": held.get("consumer_generation"), **owner},
+            server: {"allocations": given, "consumer_generation": own.get("consumer_generation"), **owner},
+        }
+        self._request("POST", "/allocations", body, **where)
+        return True
 
     def group(self, group: str) -> GroupFacts | None:
         """A server group of any project, or None."""
@@ -385,6 +421,7 @@ def server_facts(item: dict) -> ServerFacts:
         status=item.get("status") or "",
         vm_state=item.get("OS-EXT-STS:vm_state") or "",
         task_state=item.get("OS-EXT-STS:task_state"),
+        changed=_epoch((item.get("updated") or "").rstrip("Z")),
         power_state=item.get("OS-EXT-STS:power_state") or 0,
         locked=bool(item.get("locked")),
         locked_reason=item.get("locked_reason") or "",

@@ -220,13 +220,21 @@ class Site:
         """The servers of a round, as they are to be."""
         nova = self.lab.nova
         compute = nova.connection().compute
-        alone = {"metadata": {"c5c3:ha": "skip"}}
-        servers = {}
-        for name, (host, want) in places.items():
-            more = alone if want == schedule.LEFT_ALONE else {}
-            servers[name] = nova.boot(name, host=host, wait=False, **more).id
-        for server in servers.values():
-            nova.wait_server(server, timeout=150)
+
+        def boot(name: str) -> str:
+            host, want = places[name]
+            more = {"metadata": {"c5c3:ha": "skip"}} if want == schedule.LEFT_ALONE else {}
+            return nova.boot(name, host=host, wait=False, **more).id
+
+        servers = {name: boot(name) for name in places}
+        for name in places:
+            try:
+                nova.wait_server(servers[name], timeout=150)
+            except LabError as error:  # a host that has just come back may fail to build its first server
+                self._line(f"  {name} is booted anew: {error}")
+                nova.delete(servers[name])
+                servers[name] = boot(name)
+                nova.wait_server(servers[name], timeout=150)
         for name, (_host, want) in places.items():
             if want == schedule.STOPPED:
                 wait_until(lambda name=name: self.lab.oracle.counters(servers[name]), 90, f"{name} has booted", 0.2)

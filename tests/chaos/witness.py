@@ -321,7 +321,7 @@ def restart_computes(lab: Lab, done: dict[str, float], tell: Callable[[str], Non
             told = condition(hypervisor, "HostReturn")
             if told.get("reason") == "EvacuationsOpen" and time.monotonic() - done.get(host, -60.0) > 30.0:
                 since = moment(told.get("lastTransitionTime")) or 0.0
-                if time.time() - since > 15.0:
+                if time.time() - since > 40.0:  # it takes some seconds to start, and more on a busy machine
                     done[host] = time.monotonic()
                     tell(f"as HostReturn asks: nova-compute of {host} is restarted")
                     lab.kill(f"{host}/nova-compute")

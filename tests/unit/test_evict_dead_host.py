@@ -41,6 +41,8 @@ class Site(World):
         self.fenced: list[str] = []
         self.no_host: set[str] = set()
         self.disks = True
+        self.rolled_back: set[str] = set()
+        """Migrations whose allocation was given back to the server."""
         self.gap = 0.3
         self.alone: set[str] = set()
         """Servers whose evacuation nobody works on: the message was lost."""
@@ -164,8 +166,14 @@ class SiteNova(FakeNova):
                 task="rebuilding", until=world.clock.now + 1.5, record=record, to=host or "cmp02", was=vm["vm_state"]
             )
             vm["finish"] = lambda vm: self._rebuilt(uuid, vm, only_with_disk)
-            if uuid in world.alone:
-                vm["until"] = float("inf")
+            halves = {each["uuid"] for each in world.records if each["kind"] == "live-migration"} - world.rolled_back
+            if uuid in world.alone or (host and halves):
+                vm["until"] = float("inf")  # the conductor ends in a KeyError and tells nobody
+
+    def take_back_allocation(self, server, migration):
+        self.world.request("take back")
+        self.world.rolled_back.add(migration)
+        return True
 
     def _rebuilt(self, uuid, vm, only_with_disk):
         world = self.world
@@ -264,7 +272,7 @@ def dead(site, **options):
 
 
 def cut_off(site):
-    record = {"id": 1, "server": IDS[0], "kind": "live-migration", "status": "running", "source": "cmp01"}
+    record = {"id": 1, "server": IDS[0], "kind": "live-migration", "status": "running", "source": "cmp01", "uuid": "m1"}
     site.records.append({**record, "target": "cmp03", "changed": site.clock.now - 100})
 
 
@@ -505,6 +513,22 @@ def test_no_host_for_a_stopped_one_does_not_start_it(site):
     vm = site.servers[IDS[1]]
     assert (vm["host"], vm["running"], vm["vm_state"]) == ("cmp02", False, "stopped")
     assert entries(site)[IDS[1]]["message"] == "evacuated to cmp02, stopped as it was"
+
+
+def test_a_record_that_a_host_which_came_back_has_ended_does_not_hold_its_server(site):
+    """Its nova-compute completes records of evacuations that never were."""
+    dead(site)
+    original = site.settle
+
+    def ended():
+        original()
+        if site.records and site.records[0]["status"] == "accepted":
+            site.records[0].update(status="completed", changed=site.clock.now)
+            site.settle = original
+
+    site.alone, site.settle = set(IDS[:3]), ended
+    run(timeout=100.0)
+    assert max(entry.get("attempts", 0) for entry in entries(site).values()) > 1
 
 
 def test_one_without_a_host_fails_and_the_others_go_on(site):

@@ -94,6 +94,45 @@ def test_restart_that_may_be_under_way_is_not_asked_for_again(seconds, facts):
     assert decide(at_work, busy, context()).act is None
 
 
+def stopping(seconds: float, **facts):
+    """A dead guest that Nova itself has been stopping for so long."""
+    given = {"task_state": "powering-off", "running": False, "stopped_by_user": False, "changed": 1000.0 - seconds}
+    return entry(started_at=900.0), server(**{**given, **facts})
+
+
+def test_a_lost_stop_of_a_dead_guest_is_ended_and_the_guest_restarted():
+    """The broker died with nova-compute's message to itself: without this the guest stays dead for ever."""
+    waiting, lost = stopping(16.0)
+    assert needs_running(waiting, lost, context()) and needs_stop_origin(waiting, lost, context())
+    decision = decide(waiting, lost, context())
+    assert decision.act == "ResetState" and "was lost" in decision.entry.message
+    after = server(running=False)
+    assert decide(decision.entry, after, context()).act == "Restart"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "facts"),
+    [
+        (14.0, {}),  # it may be on its way
+        (16.0, {"running": None}),  # its host does not answer: it may lie there
+        (16.0, {"running": True}),
+        (16.0, {"stopped_by_user": True}),
+        (16.0, {"stopped_by_user": None}),
+        (16.0, {"task_state": "powering-on"}),
+        (16.0, {"host": "cmp02"}),
+    ],
+)
+def test_a_stop_that_may_be_under_way_or_wanted_is_left_alone(seconds, facts):
+    waiting, busy = stopping(seconds, **facts)
+    assert decide(waiting, busy, context()).act is None
+
+
+def test_a_stop_that_began_before_the_eviction_is_given_its_time():
+    _waiting, lost = stopping(100.0)
+    assert decide(entry(started_at=990.0), lost, context()).act is None
+    assert not needs_running(entry(), lost, context())
+
+
 def test_restart_of_somebody_else_is_left_to_him():
     _at_work, busy = asked(100.0)
     assert not needs_running(entry(), busy, context())

@@ -111,8 +111,8 @@ def _in_flight(entry: Entry, server: ServerFacts, context: Context) -> Decision 
         )
     began = entry.attempted_at if entry.phase == "Evacuating" else None
     seen = bool(record and began is not None and (record.changed is None or record.changed >= began))
-    if seen and record.status in ("done", "completed"):
-        return Decision(entry)  # it left between the two readings
+    if seen and record.status in ("done", "completed") and context.now - (record.changed or began) < SETTLE_SECONDS:
+        return Decision(entry)  # it left between the two readings; else its host came back and ended the record
     if began is not None and not seen and context.now - began < SETTLE_SECONDS:
         return Decision(entry)
     recent = context.now - (entry.started_at or context.now) < SETTLE_SECONDS

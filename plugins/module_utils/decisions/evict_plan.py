@@ -37,6 +37,8 @@ CONFIRM_SECONDS = 30.0
 
 # Task of a server between Nova's API, which accepted a hard reboot, and nova-compute, which has not begun it.
 REBOOT_ASKED = frozenset({"rebooting", "rebooting_hard"})
+# Task of a server that is being stopped, by a user or by Nova itself.
+STOPPING = "powering-off"
 # Seconds that a message to a living nova-compute may take before one asks whether it was lost.
 LOST_SECONDS = 15.0
 # The act that sends a lost restart again; Nova allows it in that task (ALLOW_REBOOT in nova.compute.task_states).
@@ -74,7 +76,7 @@ def needs_running(entry: Entry, server: ServerFacts | None, context: Context) ->
     if server.host == context.source and not context.service_up:
         return False  # nobody is there to be asked
     if server.task_state:
-        return _restart_overdue(entry, server, context)
+        return _restart_overdue(entry, server, context) or _stop_overdue(entry, server, context)
     if context.dead and entry.route == EVACUATE:
         return server.vm_state in ("active", "error")  # it has to run where it is now
     if server.vm_state == "stopped" or server.host != context.source:
@@ -84,13 +86,11 @@ def needs_running(entry: Entry, server: ServerFacts | None, context: Context) ->
 
 def needs_stop_origin(entry: Entry, server: ServerFacts | None, context: Context) -> bool:
     """Whether it must be known who stopped the server."""
-    return bool(
-        server
-        and not entry.finished
-        and not server.task_state
-        and server.vm_state == "stopped"
-        and _dead_guest(context)
-    )
+    if server is None or entry.finished:
+        return False
+    if server.task_state:
+        return _stop_overdue(entry, server, context)
+    return server.vm_state == "stopped" and _dead_guest(context)
 
 
 def needs_failure(entry: Entry, server: ServerFacts | None, context: Context) -> bool:
@@ -274,6 +274,9 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if _restart_overdue(entry, server, context) and server.running is False:
         message = f"attempt {entry.attempts}: Nova's message to {server.host} was lost: hard reboot asked for again"
         return Decision(replace(entry, attempted_at=context.now, message=message), AGAIN)
+    if _stop_overdue(entry, server, context) and server.running is False and server.stopped_by_user is False:
+        message = "Nova's own stop of the dead guest was lost: resetting its task, so that it can be restarted"
+        return Decision(replace(entry, message=message), "ResetState")
     if entry.phase in ("Restarting", "Migrating", "Confirming"):
         return Decision(entry)
     return wait(entry, f"waiting: Nova is at {doing}")
@@ -290,6 +293,22 @@ def _restart_overdue(entry: Entry, server: ServerFacts, context: Context) -> boo
         entry.phase == "Restarting"
         and server.task_state in REBOOT_ASKED
         and context.now - (entry.attempted_at or context.now) > LOST_SECONDS
+    )
+
+
+def _stop_overdue(entry: Entry, server: ServerFacts, context: Context) -> bool:
+    """Whether Nova has been stopping a server for suspiciously long.
+
+    nova-compute that sees a guest die has it stopped through a message to itself; a broker that dies loses that, and the
+    server stays in this task for ever (seen on the lab). Once nova-compute has answered a question that was asked later,
+    the message is not on its way any more.
+    """
+    since = max(server.changed or 0.0, entry.started_at or context.now)
+    return (
+        not context.dead
+        and server.task_state == STOPPING
+        and server.host == context.source
+        and context.now - since > LOST_SECONDS
     )
 
 

@@ -40,6 +40,8 @@ class ServerFacts:
     status: str = ""
     vm_state: str = ""
     task_state: str | None = None
+    changed: float | None = None
+    """When Nova last wrote it, seconds since the epoch."""
     power_state: int = 0
     locked: bool = False
     locked_reason: str = ""
