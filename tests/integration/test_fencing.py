@@ -162,6 +162,7 @@ def test_wrong_password(machines, lab_bmc, kind):
     assert result.seconds < LONG / 2
 
 
+@pytest.mark.thorough
 def test_wrong_user(machines, lab_bmc, kind):
     fails(
         machines,
@@ -172,6 +173,7 @@ def test_wrong_user(machines, lab_bmc, kind):
     )
 
 
+@pytest.mark.thorough
 def test_silent_controller(machines, lab_bmc, kind):
     """It takes the connection and never answers; the agent alone would hang for ever."""
     machines.freeze("bmc-redfish" if kind == "redfish" else "bmc-ipmi-cmp01")
@@ -179,6 +181,7 @@ def test_silent_controller(machines, lab_bmc, kind):
     assert "does not answer" in result.message
 
 
+@pytest.mark.thorough
 def test_silent_from_the_middle_on(machines, lab_bmc, kind, monkeypatch):
     """It falls silent after it has proven who it is: the agent hangs, and is killed with all that it started."""
     service = "bmc-redfish" if kind == "redfish" else "bmc-ipmi-cmp01"
@@ -195,6 +198,7 @@ def test_silent_from_the_middle_on(machines, lab_bmc, kind, monkeypatch):
     assert result.power == "unknown"
 
 
+@pytest.mark.thorough
 def test_black_hole(machines, lab_bmc, kind):
     lab_bmc.black_hole("cmp01")
     fails(machines, lab_bmc, make(lab_bmc, kind), rules.UNREACHABLE)
@@ -208,6 +212,7 @@ def test_unknown_name(machines, lab_bmc):
     fails(machines, lab_bmc, make(lab_bmc, "ipmi", address="no-such-bmc.invalid"), rules.UNREACHABLE)
 
 
+@pytest.mark.thorough
 def test_a_host_that_stays_on(machines, lab_bmc, kind):
     lab_bmc.stays_on("cmp01")
     result = fails(machines, lab_bmc, make(lab_bmc, kind), rules.STAYS_ON, deadline=10)

@@ -298,6 +298,7 @@ def test_the_server_killed_and_back_loses_and_doubles_nothing(api, start, evicti
     assert daemon.told.faults == []
 
 
+@pytest.mark.thorough
 def test_the_server_away_for_long_and_a_frozen_daemon_that_must_list_again(api, start, evictions, measured):
     for number in range(5):
         evictions.create(f"h{number}")
@@ -338,6 +339,7 @@ def holder(api: Kubernetes, name: str) -> str:
     return api.kubectl("get", "lease", name, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
 
 
+@pytest.mark.thorough
 def test_of_two_daemons_one_tells_and_the_other_follows_within_15_seconds(api, start, evictions, measured):
     lease = {"name": f"ha-{uuid.uuid4().hex[:6]}"}
     evictions.create("open")
@@ -372,6 +374,7 @@ def test_of_two_daemons_one_tells_and_the_other_follows_within_15_seconds(api, s
     assert one.told.faults == two.told.faults == three.told.faults == []
 
 
+@pytest.mark.thorough
 def test_a_frozen_holder_tells_nothing_once_another_may_hold_the_lease(api, start, evictions):
     lease = {"name": f"ha-{uuid.uuid4().hex[:6]}", "duration": 4}
     evictions.create("open")
@@ -391,6 +394,7 @@ def test_a_frozen_holder_tells_nothing_once_another_may_hold_the_lease(api, star
     assert holder(api, lease["name"]) not in ("", first)
 
 
+@pytest.mark.thorough
 def test_a_holder_without_a_server_stops_and_goes_on_where_it_was(api, start, evictions):
     lease = {"name": f"ha-{uuid.uuid4().hex[:6]}", "duration": 4}
     evictions.create("open")
