@@ -230,7 +230,8 @@ table {_TABLE} {{
 
     def _drain(self, host: str) -> tuple[list[str], Callable[[], object]]:
         kubernetes = self.lab.kubernetes
-        kubernetes.kubectl("delete", "eviction", host, "--ignore-not-found")
+        with contextlib.suppress(LabError):  # 404
+            kubernetes.request("DELETE", f"{GROUP}/evictions/{host}")
         body = {"apiVersion": "hypervisor.c5c3.io/v1", "kind": "Eviction", "metadata": {"name": host}}
         spec = {"hypervisor": host, "reason": "chaos", "cause": "Maintenance"}
         kubernetes.request("POST", f"{GROUP}/evictions", {**body, "spec": spec})

@@ -263,6 +263,8 @@ class Site:
         (folder / "timeline.txt").write_text("\n".join(self._lines) + "\n")
         (folder / "facts.json").write_text(json.dumps(dataclasses.asdict(played.facts), indent=1, default=sorted))
         (folder / "daemons.log").write_text(self.deployment.logs())
+        for log in witness.kept_logs(self.lab).glob("*.log"):
+            shutil.copy(log, folder / f"operator-{log.name}")
         (folder / "pods.json").write_text(witness.pods(self.lab))
         for log in self.lab.directory.glob("*/log/*.log"):
             if log.parent.parent.name == "control" or log.stem in ("nova-compute", "libvirtd", "kubelet"):

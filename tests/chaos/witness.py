@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.chaos.schedule import RUN, STOPPED
@@ -56,6 +57,8 @@ class Witness:
                 self._look()
                 if looks % 5 == 0:
                     self._look_at_disks()
+            if looks % 20 == 0:
+                self._keep_logs()
             looks += 1
 
     def _look(self) -> None:
@@ -79,6 +82,16 @@ class Witness:
             counters = self.lab.oracle.counters(server)
             if counters and self._counted.get(server, (-1, 0.0))[0] != counters.total:
                 self._counted[server] = (counters.total, now)
+
+    def _keep_logs(self) -> None:
+        """Kubelet removes the logs of a pod that it removes: a second name keeps them."""
+        for name, host in self.lab.hosts.items():
+            for log in (host.directory / "var/log/pods").glob(f"{NAMESPACE}_*operator*/*/*.log"):
+                kept = kept_logs(self.lab) / f"{name}-{log.parts[-3].rsplit('_', 2)[-2]}-{log.name}"
+                if not kept.exists():
+                    kept.parent.mkdir(exist_ok=True)
+                    with contextlib.suppress(OSError):
+                        kept.hardlink_to(log)
 
     def counting(self, server: str) -> bool:
         """Whether its guest has counted just now."""
@@ -325,6 +338,11 @@ def restart_computes(lab: Lab, done: dict[str, float], tell: Callable[[str], Non
                     done[host] = time.monotonic()
                     tell(f"as HostReturn asks: nova-compute of {host} is restarted")
                     lab.kill(f"{host}/nova-compute")
+
+
+def kept_logs(lab: Lab) -> Path:
+    """The folder with the logs of all operators, those whose pods are gone included."""
+    return lab.directory / "operators"
 
 
 def pods(lab: Lab) -> str:

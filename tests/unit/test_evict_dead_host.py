@@ -124,7 +124,8 @@ class SiteNova(FakeNova):
         return frozenset(HOSTS)
 
     def is_running(self, uuid):
-        assert self.world.services[self.world.servers[uuid]["host"]]["up"], "asked a dead host"
+        host = self.world.servers[uuid]["host"]
+        assert self.world.services[host]["up"] or self.world.power[host] == "on", "asked a dead host"
         return super().is_running(uuid)
 
     def update_service(self, service, **changes):
@@ -529,6 +530,33 @@ def test_a_record_that_a_host_which_came_back_has_ended_does_not_hold_its_server
     site.alone, site.settle = set(IDS[:3]), ended
     run(timeout=100.0)
     assert max(entry.get("attempts", 0) for entry in entries(site).values()) > 1
+
+
+def test_a_server_whose_evacuation_was_lost_runs_again_on_its_host_that_came_back(site):
+    """The message died with the broker, and the host's nova-compute undefines the guest as it starts."""
+    site.server(0)
+    site.server(1)
+    site.die(power="on")
+    site.evict()
+    original, site.alone = site.settle, {IDS[0]}
+    site.servers[IDS[0]]["boots"], site.servers[IDS[0]]["running"] = 1, False
+
+    def back():
+        original()
+        if site.records and site.servers[IDS[1]]["host"] == "cmp02":
+            site.power["cmp01"], site.ready["cmp01"] = "on", True
+            site.ready_since["cmp01"] = stamp(site.clock.now)
+            mine = next(record for record in site.records if record["server"] == IDS[0])
+            mine.update(status="completed", changed=site.clock.now)
+            site.settle = original
+
+    site.settle = back
+    run(timeout=400.0)
+    assert evicting(site, "cmp01") == ("False", "Succeeded"), condition(site, "Evicting")
+    assert (site.servers[IDS[0]]["host"], site.servers[IDS[0]]["running"]) == ("cmp01", True)
+    assert "it runs there" in entries(site)[IDS[0]]["message"]
+    assert site.servers[IDS[0]]["boots"] == 2 and site.power["cmp01"] == "on"
+    harmless(site)
 
 
 def test_one_without_a_host_fails_and_the_others_go_on(site):

@@ -269,7 +269,7 @@ class FakeNova:
 
     def reset_state(self, uuid, state="active"):
         self.world.request("reset_state")
-        self.world.servers[uuid].update(vm_state="active", status="ACTIVE")
+        self.world.servers[uuid].update(vm_state="active", status="ACTIVE", task=None, finish=lambda vm: None)
 
     def abort_live_migration(self, uuid, migration):
         self.world.request("abort")

@@ -74,7 +74,7 @@ def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> De
     if never:
         return never
     if context.returned:
-        return end(entry, "Skipped", f"not evacuated: {context.source} came back before", context)
+        return _stays(entry, server, context)
     if entry.route == ROUTE and entry.attempts >= context.settings.move_attempts:
         return end(entry, "Failed", (entry.message or "no evacuation of it succeeded") + _helps(entry, server), context)
     if entry.route == ROUTE and backing_off(entry, context):
@@ -161,6 +161,29 @@ def _never(entry: Entry, server: ServerFacts, context: Context) -> Decision | No
             entry, "Failed", "not evacuated: it has never run, and has nothing to bring back: delete it", context
         )
     return None
+
+
+def _stays(entry: Entry, server: ServerFacts, context: Context) -> Decision:
+    """Its host came back before it was evacuated: it stays there.
+
+    Whom nobody asked to evacuate is the agent's, which sees a dead guest. Of the others nobody would know: a nova-compute
+    that starts undefines the guest of every evacuation that was asked for, whatever became of it.
+    """
+    told = f"not evacuated: {context.source} came back before"
+    if entry.route != ROUTE or entry.vm_state == "stopped":
+        return end(entry, "Skipped", told, context)
+    if server.task_state in EARLY:
+        # What comes late of that request fails on Nova's own comparison of the task.
+        return Decision(replace(entry, phase="Pending", message=f"{told}; resetting its task"), "ResetState")
+    if server.task_state in REBUILDING:
+        return end(entry, "Failed", f"{told}, and Nova is at {server.task_state}: look where it runs", context)
+    if server.task_state:
+        return Decision(entry)  # our restart, or what its user does
+    if server.running:
+        return end(replace(entry, target=context.source), "Skipped", f"{told}; it runs there", context)
+    if server.running is None:
+        return wait(entry, f"{told}, and does not say whether the guest runs")
+    return _put_right(entry, server, context, "Restarting", "Restart", "hard reboot")
 
 
 def _helps(entry: Entry, server: ServerFacts) -> str:

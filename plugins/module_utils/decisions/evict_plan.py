@@ -73,7 +73,8 @@ def needs_running(entry: Entry, server: ServerFacts | None, context: Context) ->
     """Whether the decision hangs on whether the guest runs, which costs a question to its host."""
     if server is None or entry.finished or not server.host:
         return False
-    if server.host == context.source and not context.service_up:
+    stays = context.returned and entry.route == EVACUATE  # forced down, and there all the same
+    if server.host == context.source and not context.service_up and not stays:
         return False  # nobody is there to be asked
     if server.task_state:
         return _restart_overdue(entry, server, context) or _stop_overdue(entry, server, context)
