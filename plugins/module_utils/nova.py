@@ -93,10 +93,21 @@ class Nova:
     ) -> dict:
         from keystoneauth1 import exceptions
 
-        try:
-            response = self._api.request(
+        def send():
+            return self._api.request(
                 path, method, json=body, raise_exc=False, timeout=timeout or self._timeout, **kwargs
             )
+
+        try:
+            try:
+                response = send()
+            except exceptions.ConnectTimeout:
+                raise
+            except exceptions.ConnectFailure:
+                # A kept connection that the server has closed just now. What only asks is asked again.
+                if method != "GET":
+                    raise
+                response = send()
         except (exceptions.ConnectFailure, exceptions.ConnectTimeout, exceptions.RetriableConnectionFailure) as error:
             raise NovaUnavailable(f"Nova does not answer ({method} {path}): {error}") from error
         except exceptions.HttpError as error:

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
-from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, server_facts
+import pytest
+from keystoneauth1 import exceptions
+
+from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaUnavailable, server_facts
 
 NOW = 1_800_000_000.0
 SERVER, MIGRATION = "0ebbc390-82b5-44ca-809b-8b923e3353f2", "9b2b8b3e-1111-4222-8333-444455556666"
@@ -77,3 +80,44 @@ def test_what_was_taken_back_already_is_left(nova):
 def test_when_a_server_was_changed():
     assert server_facts({"id": SERVER, "updated": "2027-01-15T08:00:00Z"}).changed == NOW
     assert server_facts({"id": SERVER}).changed is None
+
+
+class Api:
+    """Answers in turn; an error is raised."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def request(self, path, method, **_more):
+        self.asked.append(method)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(status_code=200, content=b"{}", json=lambda: answer)
+
+
+def nova_of(*answers) -> Nova:
+    made = Nova.__new__(Nova)
+    made._api, made._timeout = Api(*answers), 1.0
+    return made
+
+
+def test_a_question_on_a_connection_that_was_just_closed_is_asked_again():
+    made = nova_of(exceptions.ConnectFailure("reset by peer"), {"services": []})
+    assert made.services() == []
+    with pytest.raises(NovaUnavailable, match="does not answer"):
+        nova_of(exceptions.ConnectFailure("refused"), exceptions.ConnectFailure("refused")).services()
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda nova: nova.evacuate(SERVER), exceptions.ConnectFailure("reset by peer")),
+        (lambda nova: nova.services(), exceptions.ConnectTimeout("timed out")),
+    ],
+)
+def test_what_acts_and_what_took_its_time_is_not_sent_again(call, error):
+    made = nova_of(error, {})
+    with pytest.raises(NovaUnavailable):
+        call(made)
+    assert len(made._api.asked) == 1
