@@ -33,9 +33,19 @@ def galera_misfit(members: Sequence[str]) -> str:
     return rules.misfit(members)
 
 
+def galera_turns(now: Mapping[str, Any], members: Sequence[str], before: Mapping[str, Any]) -> list[str]:
+    """Return the members in the order in which they are restarted."""
+    return rules.turns(members, before, now)
+
+
 class FilterModule:
     """Ansible's door to them."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters."""
-        return {"galera_plan": galera_plan, "galera_recovery": galera_recovery, "galera_misfit": galera_misfit}
+        return {
+            "galera_plan": galera_plan,
+            "galera_recovery": galera_recovery,
+            "galera_misfit": galera_misfit,
+            "galera_turns": galera_turns,
+        }

@@ -111,6 +111,12 @@ node:
     last_committed:
       description: Seqno of the last write.
       type: int
+    replicated:
+      description: Writes that this member took from clients and gave to the others since its start; grows on a writer only.
+      type: int
+    clients:
+      description: Connections that came over the network.
+      type: int
     addresses:
       description: Where the component's members take clients.
       type: list
@@ -170,11 +176,14 @@ NUMBERS = {
     "wsrep_cluster_size": "cluster_size",
     "wsrep_cluster_conf_id": "conf_id",
     "wsrep_last_committed": "last_committed",
+    "wsrep_replicated": "replicated",
+    "clients": "clients",
 }
 # Not held up by wsrep_sync_wait: that would wait for a primary component.
 QUESTION = (
     "SET SESSION wsrep_sync_wait=0; SHOW GLOBAL STATUS LIKE 'wsrep\\_%'; "
     "SHOW GLOBAL VARIABLES WHERE variable_name IN ('wsrep_on', 'wsrep_cluster_name', 'version'); "
+    "SELECT 'clients', COUNT(*) FROM information_schema.processlist WHERE host NOT IN ('', 'localhost') AND user <> 'system user'; "
     "SELECT 'database', schema_name FROM information_schema.schemata"
 )
 

@@ -97,52 +97,82 @@ def heal(of: Scenario, service: Service, fault: str, victim: Host, converge: Cal
         converge()
 
 
-def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None], patience: float = 180) -> Result:
-    """Run one fault under load and return what it did; raise HostError when service or clients do not come back."""
-    hosts.wait(f"{of.name} healthy before {fault}", lambda: not service.unsettled(), patience, 0.5)
+@dataclass(frozen=True)
+class Times:
+    """What was done under load, and when."""
+
+    where: str
+    broken: float
+    healed: float
+    split: bool  # whether clients could write again before the heal, so that the return is measured apart
+
+
+def under_load(
+    of: Scenario, service: Service, name: str, do: Callable[[Load], Times], patience: float
+) -> tuple[Result, Load, Times]:
+    """Do something to a healthy service while clients write, wait until it is whole, and count; the result is recorded.
+
+    Raises HostError when service or clients do not come back.
+    """
+    settle(of, service, f"what was before {name}", patience)
     service.prepare()
     with Load(service) as load:
         begun = time.monotonic()
         hosts.wait("clients write", lambda: load.flowing(begun, 2.0), 60)
+        times = do(load)
+        settle(of, service, f"{name} on {times.where}", patience)
+        recovered = time.monotonic()
+        wait_for_clients(of, load, f"{name} on {times.where} is over", lambda: load.flowing(recovered, 3.0), patience)
+        ended = time.monotonic()
+    acknowledged = load.acknowledged()
+    found = service.found() if service.keeps else Counter(acknowledged)
+    result = Result(
+        of.name,
+        of.distribution,
+        name,
+        times.where,
+        round(load.gap(times.broken, times.healed if times.split else ended), 2),
+        round(load.gap(times.healed, ended), 2) if times.split else 0.0,
+        round(recovered - times.healed, 1),
+        service.limits.get(name),
+        len(acknowledged),
+        len(acknowledged - set(found)),
+        sum(1 for key in found if found[key] > 1),
+        dict(load.failures().most_common(5)),
+    )
+    record(result)
+    return result, load, times
+
+
+def run(of: Scenario, service: Service, fault: str, converge: Callable[[], None], patience: float = 180) -> Result:
+    """Run one fault under load and return what it did; raise HostError when service or clients do not come back."""
+
+    def do(load: Load) -> Times:
         victim = service.victim()
         broken = time.monotonic()
         inject(of, service, fault, victim)
         if fault not in TOTAL:
-            hosts.wait(
-                f"clients of {of.name} write again after {fault} on {victim.name} (failures: {dict(load.failures())})",
+            again = f"{fault} on {victim.name}"
+            wait_for_clients(
+                of,
+                load,
+                again,
                 lambda: time.monotonic() - broken > LASTS[fault] and load.flowing(broken, 3.0),
                 patience,
             )
         healed = time.monotonic()
         heal(of, service, fault, victim, converge)
-        settle(of, service, f"{fault} on {victim.name}", patience)
-        recovered = time.monotonic()
-        hosts.wait(
-            f"clients of {of.name} write after the return of {victim.name} (failures: {dict(load.failures())})",
-            lambda: load.flowing(recovered, 3.0),
-            patience,
-        )
-        ended = time.monotonic()
-    acknowledged = load.acknowledged()
-    found = service.found() if service.keeps else Counter(acknowledged)
-    lost = acknowledged - set(found)
-    edge = ended if fault in TOTAL else healed
-    result = Result(
-        of.name,
-        of.distribution,
-        fault,
-        "all" if fault in TOTAL else victim.name,
-        round(load.gap(broken, edge), 2),
-        0.0 if fault in TOTAL else round(load.gap(healed, ended), 2),
-        round(recovered - healed, 1),
-        service.limits.get(fault),
-        len(acknowledged),
-        len(lost),
-        sum(1 for key in found if found[key] > 1),
-        dict(load.failures().most_common(5)),
-    )
-    record(result)
-    return result
+        return Times("all" if fault in TOTAL else victim.name, broken, healed, fault not in TOTAL)
+
+    return under_load(of, service, fault, do, patience)[0]
+
+
+def wait_for_clients(of: Scenario, load: Load, after: str, true: Callable[[], bool], patience: float) -> None:
+    """Wait until clients write again; raise HostError with what they were told meanwhile."""
+    try:
+        hosts.wait(f"clients of {of.name} write again after {after}", true, patience)
+    except hosts.HostError as error:
+        raise hosts.HostError(f"{error}; failures: {dict(load.failures().most_common(5))}") from None
 
 
 def settle(of: Scenario, service: Service, after: str, patience: float) -> None:
@@ -176,46 +206,23 @@ class Rolled:
 
 def roll(of: Scenario, service: Service, name: str, patience: float = 180) -> Rolled:
     """Run a playbook of the collection under load; raise HostError when it fails or clients do not come back."""
-    settle(of, service, "what was before", patience)
-    service.prepare()
-    with Load(service) as load:
-        begun = time.monotonic()
-        hosts.wait("clients write", lambda: load.flowing(begun, 2.0), 60)
+    before: int | None = None
+    changed = 0
+
+    def do(_load: Load) -> Times:
+        nonlocal before, changed
         before = service.failovers()
         began = time.monotonic()
         code, output = playbook(of, f"c5c3.ha.{name}")
         if code:
             raise hosts.HostError(f"{name} ended with {code}:\n{told(output)}")
-        done = time.monotonic()
-        settle(of, service, name, patience)
-        settled = time.monotonic()
-        hosts.wait(
-            f"clients of {of.name} write after {name} (failures: {dict(load.failures())})",
-            lambda: load.flowing(settled, 3.0),
-            patience,
-        )
-        ended = time.monotonic()
-        after = service.failovers()
-    acknowledged = load.acknowledged()
-    found = service.found() if service.keeps else Counter(acknowledged)
-    result = Result(
-        of.name,
-        of.distribution,
-        name,
-        "each",
-        round(load.gap(began, ended), 2),
-        0.0,
-        round(settled - done, 1),
-        None,
-        len(acknowledged),
-        len(acknowledged - set(found)),
-        sum(1 for key in found if found[key] > 1),
-        dict(load.failures().most_common(5)),
-    )
-    record(result)
-    changed = sum(host["changed"] for host in recaps(output).values())
+        changed = sum(host["changed"] for host in recaps(output).values())
+        return Times("each", began, time.monotonic(), split=False)
+
+    result, load, times = under_load(of, service, name, do, patience)
+    after = service.failovers()
     failovers = None if before is None or after is None else after - before
-    return Rolled(result, load.interruptions(began, ended), failovers, changed)
+    return Rolled(result, load.interruptions(times.broken, time.monotonic()), failovers, changed)
 
 
 def record(result: Result) -> None:

@@ -10,6 +10,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.galera_plan impo
     misfit,
     plan,
     recovery,
+    turns,
 )
 from ansible_collections.c5c3.ha.plugins.modules import galera_info
 
@@ -170,6 +171,30 @@ def test_a_running_cluster_is_not_recovered():
     assert (done.refusal, done.seed, done.primary) == ("", "", ("n1",))
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "order"),
+    [
+        # who wrote meanwhile, not who wrote most since its start
+        ((900, 5, 5), ((900, 4), (5, 4), (25, 2)), ["n2", "n1", "n3"]),
+        ((7, 5, 5), ((9, 0), (5, 9), (5, 9)), ["n3", "n2", "n1"]),
+        # nobody writes: who has the clients
+        ((7, 7, 7), ((7, 0), (7, 3), (7, 0)), ["n3", "n1", "n2"]),
+        ((7, 7, 7), ((7, 0), (7, 0), (7, 0)), ["n3", "n2", "n1"]),
+        # it was restarted between the looks, or could not be asked
+        ((900, 5, None), ((1, 0), (9, 4), None), ["n3", "n1", "n2"]),
+    ],
+)
+def test_the_writer_is_taken_down_last(before, now, order):
+    earlier = {name: None if told is None else {"replicated": told} for name, told in zip(M, before, strict=True)}
+    later = {
+        name: None if told is None else {"replicated": told[0], "clients": told[1]}
+        for name, told in zip(M, now, strict=True)
+    }
+    assert turns(M, earlier, later) == order
+    # with --limit
+    assert turns(M[1:], earlier, later) == [name for name in order if name != "n1"]
+
+
 def test_grastate():
     text = f"# GALERA saved state\nversion: 2.1\nuuid:    {U}\nseqno:   -1\nsafe_to_bootstrap: 0\n"
     assert galera_info.grastate(text) == {"uuid": U, "seqno": -1, "safe_to_bootstrap": False}
@@ -180,10 +205,11 @@ def test_the_server_s_answer():
     text = (
         f"wsrep_cluster_status\tPrimary\nwsrep_cluster_state_uuid\t{U}\nwsrep_cluster_size\t3\nwsrep_cluster_conf_id\t18446744073709551615\n"
         "wsrep_last_committed\t42\nwsrep_incoming_addresses\t10.0.0.1:3306,10.0.0.2:3306\nwsrep_local_state_comment\tSynced\n"
-        "wsrep_on\tON\nwsrep_cluster_name\topenstack\nversion\t11.8.3\ndatabase\tmysql\ndatabase\tnova\n"
+        "wsrep_replicated\t17\nclients\t4\nwsrep_on\tON\nwsrep_cluster_name\topenstack\nversion\t11.8.3\ndatabase\tmysql\ndatabase\tnova\n"
     )
     node = galera_info.answer(text)
     assert node["wsrep"] and node["cluster_size"] == 3 and node["last_committed"] == 42
+    assert (node["replicated"], node["clients"]) == (17, 4)
     assert node["addresses"] == ["10.0.0.1:3306", "10.0.0.2:3306"] and node["databases"] == ["nova"]
     alone = galera_info.answer(text.replace("\tPrimary", "\tnon-Primary"))
     assert alone["cluster_uuid"] == ""

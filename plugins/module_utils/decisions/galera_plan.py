@@ -279,6 +279,24 @@ def recovery(
     return Plan(seed=best, joiners=tuple(name for name in holders if name != best))
 
 
+def turns(members: Sequence[str], before: Mapping[str, View | None], now: Mapping[str, View | None]) -> list[str]:
+    """Return the members in the order in which they are taken down one by one: who takes the writes goes last.
+
+    Then clients move once: the other members are all back when the writer goes. Of equals the one with fewer clients goes first,
+    then the one named later, since proxies prefer the first.
+
+    :param before: what each member told some seconds ago.
+    :param now: what each tells now.
+    """
+
+    def load(name: str) -> tuple[int, int, int]:
+        earlier, later = (int((views.get(name) or {}).get("replicated", -1)) for views in (before, now))
+        written = later - earlier if 0 <= earlier <= later else 0
+        return written, int((now.get(name) or {}).get("clients", 0)), -list(members).index(name)
+
+    return sorted(members, key=load)
+
+
 def position(view: View) -> int:
     """Return the seqno of the member's last write; -1 when it is not known."""
     recovered, grastate = view.get("recovered") or {}, view.get("grastate") or {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
 import ssl
+import threading
 from collections import Counter
 from typing import Any
 
@@ -17,6 +19,9 @@ from tests.stack.writing import Service, Session
 
 QUEUE = "faults"
 USER, PASSWORD = "openstack", "not-a-secret-rabbit"
+# Seconds that a confirm may take: two of the heartbeats that the broker asks for, after which oslo.messaging's library, too, takes a
+# connection for dead. pika's own check needs two or three times the heartbeat and five seconds more each.
+PATIENCE = 10.0
 
 
 class Publisher(Session):
@@ -28,9 +33,14 @@ class Publisher(Session):
         self.channel.confirm_delivery()
 
     def write(self, key: str) -> None:
-        self.channel.basic_publish(
-            "", QUEUE, key.encode(), pika.BasicProperties(delivery_mode=2), mandatory=True
-        )  # raises when it is refused or comes back
+        loop = self.connection._impl
+        silent = pika.exceptions.AMQPHeartbeatTimeout(f"no confirm within {PATIENCE:g} s")
+        alarm = loop._adapter_call_later(PATIENCE, functools.partial(loop._terminate_stream, silent))
+        try:
+            # raises when it is refused or comes back
+            self.channel.basic_publish("", QUEUE, key.encode(), pika.BasicProperties(delivery_mode=2), mandatory=True)
+        finally:
+            loop._adapter_remove_timeout(alarm)
 
     def close(self) -> None:
         self.connection.close()
@@ -45,9 +55,7 @@ class Client(Service):
 
     def __init__(self, of: hosts.Scenario) -> None:
         super().__init__(of)
-        order = list(of.hosts)
-        random.shuffle(order)
-        self.turn = itertools.cycle(order)
+        self.turns = threading.local()
 
     def _connection(self, host: Host) -> pika.BlockingConnection:
         context = ssl.create_default_context(cafile=str(self.scenario.directory / "ca" / "ca.crt"))
@@ -57,14 +65,20 @@ class Client(Service):
                 5671,
                 credentials=pika.PlainCredentials(USER, PASSWORD),
                 ssl_options=pika.SSLOptions(context, host.name),
-                socket_timeout=3,
-                stack_timeout=4,
+                socket_timeout=2,
+                stack_timeout=3,
                 blocked_connection_timeout=10,
             )
         )
 
     def connect(self) -> Publisher:
-        return Publisher(self._connection(next(self.turn)))
+        """Each client goes through the list of members on its own, and from one that failed to the next."""
+        turn = getattr(self.turns, "turn", None)
+        if turn is None:
+            order = list(self.scenario.hosts)
+            random.shuffle(order)
+            turn = self.turns.turn = itertools.cycle(order)
+        return Publisher(self._connection(next(turn)))
 
     def _any(self) -> pika.BlockingConnection:
         """A connection to whichever member takes one."""
