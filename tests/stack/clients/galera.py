@@ -39,6 +39,8 @@ class Client(Service):
     recovery = "recover_galera"
     # what the writer has acknowledged the others hold in memory for some milliseconds: its disk must be there again
     recovers_without = False
+    # a proxy that moves a client to the new writer without a new connection
+    moves = False
 
     def __init__(self, of: hosts.Scenario) -> None:
         super().__init__(of)
@@ -48,6 +50,8 @@ class Client(Service):
         self.turn = itertools.cycle(self.proxies)
         # one after the other, as the clients found them
         self.writers: list[str] = []
+        # the member behind each client's connection, by thread
+        self.behind: dict[int, str] = {}
         self.lock = threading.Lock()
 
     def _connection(self, address: str, port: int) -> pymysql.Connection:
@@ -71,6 +75,7 @@ class Client(Service):
         connection = self._connection(next(self.turn).address, PROXY_PORT)
         writer = self._name(connection)
         with self.lock:
+            self.behind[threading.get_ident()] = writer
             if self.writers[-1:] != [writer]:
                 self.writers.append(writer)
         return Writing(connection)
@@ -130,4 +135,8 @@ class Client(Service):
             writers = {proxy.name: self.writer(proxy) for proxy in self.proxies}
         except Exception as error:
             return f"proxy: {error}"
-        return "" if len(set(writers.values())) == 1 else f"the proxies have different writers: {writers}"
+        with self.lock:
+            old = set() if self.moves else set(self.behind.values())
+        if len(old | set(writers.values())) > 1:
+            return f"two writers: new clients come to {writers}, those that are connected write to {sorted(old)}"
+        return ""

@@ -24,6 +24,8 @@ def missing() -> str:
 
 
 class Client(galera.Client):
+    moves = True
+
     @staticmethod
     def _name(connection: pymysql.Connection) -> str:
         with connection.cursor() as cursor:
