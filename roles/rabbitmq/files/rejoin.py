@@ -13,30 +13,47 @@ When all are apart from each other, the first stays.
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
 # what the member logs when Mnesia notes a partition
 SIGN = "inconsistent_database"
+# All members are asked: cluster_status tells of those only that this one takes for running.
+QUESTION = "Nodes = mnesia:system_info(db_nodes), {Nodes, rabbit_node_monitor:partitions(Nodes)}."
 # a member that pauses or starts has no answer, and needs no help
 ATTEMPTS, DELAY = 5, 3.0
 # what is logged within so many seconds is of the same event
 SAME = 1.0
 
 
-def apart(status: Mapping[str, Any], me: str) -> bool:
-    """Tell whether this member is the one to restart, from what ``rabbitmqctl cluster_status`` tells."""
-    members: Sequence[str] = sorted(status["disk_nodes"])
-    partitions: Mapping[str, Sequence[str]] = status["partitions"] or {}
+def read(answer: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Return (members, whom each that answered sees apart) from the answer to QUESTION, a term of Erlang; raise ValueError else."""
+    found = re.fullmatch(r"\{\[(?P<members>[^][{}]+)\],\[(?P<told>.*)\]\}", "".join(answer.split()))
+    if not found:
+        raise ValueError(answer)
+
+    def names(text: str) -> list[str]:
+        # quoted where a host's name has a dash or a dot
+        return [name.strip("'") for name in text.split(",") if name]
+
+    told = re.findall(r"\{([^][{},]+),\[([^][{}]*)\]\}", found["told"])
+    return names(found["members"]), {name.strip("'"): names(others) for name, others in told}
+
+
+def apart(members: Sequence[str], partitions: Mapping[str, Sequence[str]], me: str) -> bool:
+    """Tell whether this member is the one to restart.
+
+    :param partitions: for each member that answered, whom it sees apart.
+    """
 
     def from_majority(name: str) -> bool:
         return 2 * len(partitions.get(name, ())) > len(members)
 
     with_majority = [name for name in partitions if name != me and not from_majority(name)]
-    return from_majority(me) and (bool(with_majority) or me != members[0])
+    return from_majority(me) and (bool(with_majority) or me != min(members))
 
 
 def look(ask: Callable[[], str], me: str, wait: Callable[[float], object]) -> tuple[bool, str]:
@@ -47,17 +64,17 @@ def look(ask: Callable[[], str], me: str, wait: Callable[[float], object]) -> tu
             wait(DELAY)
         answer = ask()
         try:
-            wrong = apart(json.loads(answer), me)
-        except (ValueError, KeyError, TypeError):
+            wrong = apart(*read(answer), me)
+        except ValueError:
             continue
         return wrong, "apart from the majority since this member hung" if wrong else "not apart from the majority"
     return False, f"no answer from this member: {answer.strip()[-300:]}"
 
 
 def ask_member() -> str:
-    """Return what the member tells of the cluster, as JSON, or its complaint."""
+    """Return the member's answer to QUESTION, or its complaint."""
     done = subprocess.run(
-        ["timeout", "60", "rabbitmqctl", "--quiet", "cluster_status", "--formatter=json"],
+        ["timeout", "60", "rabbitmqctl", "--quiet", "eval", QUESTION],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
