@@ -7,7 +7,8 @@ once more and told as RERUN, in the summary, too. What must never happen, once i
 data or a server lost. Every gate's whole output is kept in the cache's folder logs/.
 
 A gate that looks at files alone need not look twice at the same ones: what passed on this machine with the same content of the
-checkout is told and left out. ``make thorough`` leaves out nothing.
+checkout is told and left out; likewise a role's scenario, while its role, its scenario and the harness are the same. ``make
+thorough`` leaves out nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from tests import selection
@@ -42,7 +45,8 @@ class Gate:
     limit: float  # seconds after which it is stopped and has failed
     counts: bool = False  # pytest, whose tests are counted
     live: bool = False  # print its output as it comes
-    files_alone: bool = False  # its outcome depends on nothing but the files of the checkout
+    inputs: Callable[[], list[Path]] | None = None  # the files its outcome depends on; None when on more than files
+    alone: bool = False  # runs after the others, with no other beside it
     before: str | None = None  # when it passed with the same files
     code: int | None = None
     seconds: float = 0.0
@@ -61,7 +65,7 @@ class Gate:
         return system.cache() / "logs" / f"gate-{self.name}.xml"
 
 
-def pytest_gate(name: str, part: str, folder: str, limit: float, *options: str, **kind: bool) -> Gate:
+def pytest_gate(name: str, part: str, folder: str, limit: float, *options: str, **kind: Any) -> Gate:
     report = system.cache() / "logs" / f"gate-{name}.xml"
     argv = [
         IN,
@@ -83,20 +87,55 @@ NEVER_AGAIN = ("two writers", "more than once", "twice", "booted", "forgotten", 
 
 
 def gates() -> list[Gate]:
-    """Return all gates; the last one needs what `lab` prepares."""
+    """Return all gates; those that run alone come last, and need what `lab` prepares."""
     again = ("--reruns", "1", *(f"--rerun-except={text}" for text in NEVER_AGAIN))
     return [
-        Gate("lint", [IN, "dev", "python", "-m", "tests.setup.lint"], 600, files_alone=True),
-        pytest_gate("unit", "dev", "tests/unit", 600, files_alone=True),
-        Gate("build", [IN, "dev", "python", "-m", "tests.setup.build"], 300, files_alone=True),
-        pytest_gate("unit-oldest", "oldest", "tests/unit", 900, files_alone=True),
-        Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500, files_alone=True),
-        Gate("sanity-oldest", [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"], 1500, files_alone=True),
+        Gate("lint", [IN, "dev", "python", "-m", "tests.setup.lint"], 600, inputs=selection.checkout),
+        pytest_gate("unit", "dev", "tests/unit", 600, inputs=selection.checkout),
+        Gate("build", [IN, "dev", "python", "-m", "tests.setup.build"], 300, inputs=selection.checkout),
+        pytest_gate("unit-oldest", "oldest", "tests/unit", 900, inputs=selection.checkout),
+        Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500, inputs=selection.checkout),
+        Gate(
+            "sanity-oldest",
+            [IN, "oldest", "python", "-m", "tests.setup.sanity", "oldest"],
+            1500,
+            inputs=selection.checkout,
+        ),
         Gate("lab", ["nice", IN, "lab", "true"], 2400),
         pytest_gate(
-            "integration", "lab", "tests/integration", 3300, "-v", "-n", "3", "--dist", "loadfile", *again, live=True
+            "integration",
+            "lab",
+            "tests/integration",
+            3300,
+            *("-v", "-n", "3", "--dist", "loadfile", *again),
+            live=True,
+            alone=True,
         ),
+        *map(stack_gate, STACK),
     ]
+
+
+# Scenarios of the control plane's stack whose cheap faults are part of `make test`; `make matrix` runs all.
+STACK = ("memcached",)
+
+
+def stack_gate(role: str) -> Gate:
+    """The scenario of one role; it depends on what its role, its scenario and the harness are."""
+    there = ("roles/ca", "extensions/molecule/config.yml", "extensions/molecule/shared", "tests/stack", "tests/setup")
+    folders = [
+        *there,
+        f"roles/{role}",
+        f"extensions/molecule/{role}",
+        "playbooks",
+        "plugins/filter",
+        "tests/requirements",
+    ]
+    options = ("-v", "-W", "ignore::pytest.PytestConfigWarning", "--role", role, "--faults", "cheap")
+
+    def inputs() -> list[Path]:
+        return [path for path in selection.checkout() if any(path.is_relative_to(system.ROOT / f) for f in folders)]
+
+    return pytest_gate(f"stack-{role}", "hosts", "tests/stack", 1500, *options, live=True, inputs=inputs, alone=True)
 
 
 def say(text: str) -> None:
@@ -119,7 +158,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def recorded(gate: Gate) -> selection.Record | None:
     """Where it is kept that the gate has passed with the files as they are."""
-    return selection.Record(f"gate-{gate.name}", *selection.checkout()) if gate.files_alone else None
+    return selection.Record(f"gate-{gate.name}", *gate.inputs()) if gate.inputs else None
 
 
 def run(gate: Gate) -> Gate:
@@ -210,14 +249,12 @@ def main(argv: list[str]) -> int:
         # the lab's build has a lane of its own: it is long, and niced so that the others are not held up
         with ThreadPoolExecutor(1) as lab_lane, ThreadPoolExecutor(2) as lanes:
             pending = [
-                (lab_lane if gate.name == "lab" else lanes).submit(run, gate)
-                for gate in chosen
-                if gate.name != "integration"
+                (lab_lane if gate.name == "lab" else lanes).submit(run, gate) for gate in chosen if not gate.alone
             ]
             for future in pending:
                 future.result()
         for gate in chosen:
-            if gate.name == "integration":
+            if gate.alone:
                 run(gate)
     except KeyboardInterrupt:
         for gate in chosen:
