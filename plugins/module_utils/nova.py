@@ -482,5 +482,5 @@ def _message(response) -> str:
         return (response.text or response.reason or "")[:300]
     for value in answer.values() if isinstance(answer, dict) else []:
         if isinstance(value, dict) and value.get("message"):
-            return str(value["message"])[:500]
+            return " ".join(str(value["message"]).split())[:500]  # Nova's 500 has lines
     return str(answer)[:300]

@@ -121,3 +121,11 @@ def test_what_acts_and_what_took_its_time_is_not_sent_again(call, error):
     with pytest.raises(NovaUnavailable):
         call(made)
     assert len(made._api.asked) == 1
+
+
+def test_a_refusal_is_one_line():
+    made = nova_of()
+    refusal = {"computeFault": {"message": "Unexpected API Error.\n<class 'nova.exception.UnexpectedTaskStateError'>"}}
+    made._api.request = lambda *_args, **_more: SimpleNamespace(status_code=500, content=b"x", json=lambda: refusal)
+    with pytest.raises(NovaUnavailable, match="Error. <class 'nova.exception.UnexpectedTaskStateError'>"):
+        made.reboot_hard(SERVER)
