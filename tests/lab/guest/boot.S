@@ -45,6 +45,7 @@ tick:
   loop 2b
   jmp tick
 disk:
+  mov word ptr [packet+2],1         # the BIOS has put there how many sectors it did: none after an error
   mov dl,[drive]
   xor al,al
   mov si,offset packet
