@@ -6,6 +6,7 @@ Each stands beside what bare Nova needs in the same run: hard reboots in paralle
 from __future__ import annotations
 
 import re
+import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # What each step says at its end.
 _STEP = re.compile(r"c5c3\.ha\.(?:eviction|domain_restart): ")
 TOGETHER = 5
+# Wanted: 4 s where bare Nova takes 2.2 s. How long that is depends on the machine, so it is judged beside bare Nova's.
+WANTED_RATIO = 4 / 2.2
 STORM = 1000
 
 
@@ -57,7 +60,12 @@ class AgentBench:
                 together,
                 limit=bare,
                 limit_name="bare Nova hard reboots in parallel",
-                wanted=4,
+            ),
+            Figure(
+                f"{TOGETHER} guests killed at once: beside bare Nova",
+                [statistics.median(together) / statistics.median(bare)],
+                "times",
+                wanted=WANTED_RATIO,
             ),
             Figure("second death within a minute not recovered", [float(lost)], "guests", wanted=0),
             Figure(f"storm of {events} libvirt events: actions", [float(steps)], "", wanted=10),
