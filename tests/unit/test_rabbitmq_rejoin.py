@@ -58,7 +58,9 @@ def test_erlang_s_answer_is_read(rejoin):
     assert rejoin.read("{[rabbit@a],[]}") == ([A], {})
 
 
-@pytest.mark.parametrize("text", ["", "Error: unable to perform an operation on node 'rabbit@a'", "{error,{badrpc,nodedown}}"])
+@pytest.mark.parametrize(
+    "text", ["", "Error: unable to perform an operation on node 'rabbit@a'", "{error,{badrpc,nodedown}}"]
+)
 def test_what_is_no_answer_is_told_from_one(rejoin, text):
     with pytest.raises(ValueError):
         rejoin.read(text)
