@@ -17,6 +17,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.maintenance_rule
     made_by_maintenance,
     needs_left,
     needs_service,
+    outdated,
     plan,
     settled,
     with_conditions,
@@ -176,6 +177,20 @@ def test_a_host_that_was_never_in_maintenance_is_left_alone():
     ):
         made = plan(Facts(hypervisor("", [HAS_HA]), eviction(cause="NodeUnreachable"), service))
         assert (made.service, made.remove_eviction, made.conditions, made.evicted) == ({}, False, {}, None)
+
+
+def test_a_host_that_a_person_gave_back_is_told_as_enabled():
+    """What somebody else had disabled outlasts a maintenance, and ends without one."""
+    made = plan(Facts(hypervisor("", [HAS_HA, IS_DISABLED]), None, UP))
+    assert (made.service, made.conditions) == (
+        {},
+        {"HypervisorDisabled": ("False", "Succeeded", "Hypervisor is enabled")},
+    )
+    assert outdated(Facts(hypervisor("", [IS_DISABLED]), None, UP))
+    for service in (THEIRS, replace(UP, forced_down=True), None):
+        assert plan(Facts(hypervisor("", [HAS_HA, IS_DISABLED]), None, service)).conditions == {}
+    assert not outdated(Facts(hypervisor("", [IS_DISABLED]), None, THEIRS))
+    assert not outdated(Facts(hypervisor("", [HAS_HA]), None, UP))
 
 
 # --- ha, and beside CobaltCore's operator -----------------------------------------------------------------------------

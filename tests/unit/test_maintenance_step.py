@@ -245,6 +245,25 @@ def test_all_looks_at_what_is_open_only(world):
     assert world.seen("cmp03")[0]
 
 
+def test_a_host_that_was_disabled_while_all_were_read_is_not_told_as_enabled(world, monkeypatch):
+    """Its service was read before it was disabled, its Hypervisor after: the service is read anew."""
+    world.set_mode("cmp01", "")
+    world.put("Hypervisor", {**world.objects["Hypervisor"]["cmp01"], "status": {
+        "conditions": set_condition([], "HypervisorDisabled", "True", "Succeeded", "Hypervisor is disabled")
+    }})  # fmt: skip
+    old = dict(world.service_facts)
+    world.service_facts["cmp01"] = replace(old["cmp01"], enabled=False, disabled_reason="c5c3.ha: Eviction cmp01")
+    monkeypatch.setattr(world, "services", lambda: list(old.values()))
+    run(name=None)
+    found = get_condition(world.objects["Hypervisor"]["cmp01"], "HypervisorDisabled")
+    assert found["status"] == "True"
+    world.service_facts["cmp01"] = old["cmp01"]  # a person gives it back
+    run(name=None)
+    found = get_condition(world.objects["Hypervisor"]["cmp01"], "HypervisorDisabled")
+    assert found["status"] == "False"
+    assert run(name=None)["changed"] is False
+
+
 def test_one_that_fails_does_not_stop_the_others(world, monkeypatch):
     world.add("cmp02")
     monkeypatch.setattr(world, "service", lambda host: (_ for _ in ()).throw(NovaUnavailable("away")))

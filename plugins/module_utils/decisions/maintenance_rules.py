@@ -117,6 +117,16 @@ def needs_service(facts: Facts) -> bool:
     return not (facts.beside and facts.mode in EMPTYING)
 
 
+def outdated(facts: Facts) -> bool:
+    """Whether the Hypervisor says that it is disabled while Nova says the contrary, and nobody vouches for its being down.
+
+    To be asked of a service that was read after the Hypervisor: whoever disables one says so afterwards.
+    """
+    service = facts.service
+    said = _conditions(facts.hypervisor).get(DISABLED, ("",))[0] == "True"
+    return said and service is not None and service.enabled and not service.forced_down
+
+
 def needs_left(facts: Facts) -> bool:
     """Whether it has to be asked which servers are left on the host."""
     return not facts.beside and facts.mode in EMPTYING and _answer(facts) == "Succeeded"
@@ -204,7 +214,10 @@ def _over(facts: Facts) -> Plan:
     service = facts.service
     ours = service is not None and service.disabled_reason.startswith(MAINTENANCE_REASON)
     if not ours and not _begun(facts.hypervisor):
-        return Plan()
+        if not outdated(facts):
+            return Plan()
+        told: dict[str, Condition | None] = {DISABLED: ("False", "Succeeded", "Hypervisor is enabled")}
+        return Plan(conditions=told, message="enabled by somebody else")
     fields = change(service, "enabled", None, None, MAINTENANCE_REASON) if service else {}
     conditions: dict[str, Condition | None] = {EVICTING: None}
     message = "in service again"

@@ -130,6 +130,8 @@ class _Work:
         facts = replace(facts, eviction=self.client.get(self.evictions, facts.name))
         if rules.needs_service(facts):
             facts = replace(facts, service=services.get(facts.name) or self.nova.service(facts.name))
+            if facts.name in services and rules.outdated(facts):
+                facts = replace(facts, service=self.nova.service(facts.name))  # it was read before the Hypervisor
         if rules.needs_left(facts):
             facts = replace(facts, left=tuple(one.name or one.id for one in self.nova.servers_on(facts.name)))
         return facts
