@@ -292,7 +292,11 @@ table {_TABLE} {{
                 signal_process(daemon.pid, signal.SIGKILL)
             else:
                 self._signal(daemon.host, daemon.pid, signal.SIGSTOP)
-        thaw = lambda: [self._signal(each.host, each.pid, signal.SIGCONT) for each in found]  # noqa: E731
+
+        def thaw() -> None:
+            for each in found:
+                self._signal(each.host, each.pid, signal.SIGCONT)
+
         return [each.host for each in found], thaw
 
     def _signal(self, host: str, pid: int, number: int) -> None:

@@ -155,7 +155,7 @@ class _Draw:
     def _deaths(self, count: int) -> list[Fault]:
         """Guests that die: each alone, with others at once, or twice within a minute."""
         drawn: list[Fault] = []
-        for _ in range(count):
+        for _number in range(count):
             at, how = self._at(), self.rng.choice(("one", "one", "twice", "several"))
             if how == "several":
                 several = self.rng.sample(self.running, self.rng.randint(2, min(4, len(self.running))))
@@ -170,7 +170,7 @@ class _Draw:
     def _parts(self, count: int, hosts: bool) -> list[Fault]:
         """Parts that fail. A part is hurt once a round: what is down cannot be killed."""
         drawn: dict[str, Fault] = {}
-        for _ in range(count):
+        for _number in range(count):
             what = self.rng.choice(
                 ("control", "control", "daemon", "host") if hosts else ("control", "control", "daemon")
             )
