@@ -25,7 +25,9 @@ OLDEST = ("action-plugin-docs", "ansible-doc", "compile", "import", "runtime-met
 
 # Our tests are no content of the collection for Ansible; ruff and black look at them. (ansible-test's pylint would
 # forbid `_` as a name there, and any first line of scripts that names python3.)
-NOT_CONTENT = ("tests/bench/", "tests/demo/", "tests/integration/", "tests/lab/", "tests/setup/", "tests/unit/")
+NOT_CONTENT = tuple(
+    f"tests/{folder}/" for folder in ("bench", "chaos", "demo", "integration", "lab", "setup", "stack", "unit")
+)
 
 STAND_IN = '''"""Stand-in for get-pip.py: ensurepip's pip, then the pip that ansible-test pins, from the machine's own index."""
 import os
