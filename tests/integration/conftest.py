@@ -8,71 +8,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import selection
 from tests.lab import PARTS, Lab, LabError
 from tests.lab.bmc import Bmc
 from tests.lab.kubernetes import Kubernetes
 from tests.lab.nova import Nova
 
+from .selecting import Selection
+
 # Each worker of pytest-xdist has a lab of its own.
 SEED = int(os.environ.get("C5C3_LAB_SEED", "90")) + 10_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 HOSTS = int(os.environ.get("C5C3_LAB_HOSTS", "3"))
 REUSE = os.environ.get("C5C3_LAB_REUSE") == "1"
-LAB_TESTS = "test_lab_"
-WHOLE = pytest.StashKey[bool]()  # no phase of the test has failed
-
-
-def _passed(file: Path) -> selection.Record:
-    return selection.Record(file.stem, *selection.LAB_INPUTS, file)
-
-
-class Selection:
-    """tests/selection.py as a plugin of pytest."""
-
-    def __init__(self) -> None:
-        self.open: dict[Path, set[str]] = defaultdict(set)  # of the lab's own tests, what has not passed yet
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Take what this run takes; a choice by name or keyword is the caller's, and is left alone."""
-        whole = not config.option.keyword and not any("::" in argument for argument in config.args)
-        if not whole or selection.everything():
-            return
-        thorough: dict[str, list[str]] = defaultdict(list)
-        for item in items:
-            if item.get_closest_marker("thorough"):
-                thorough[item.path.name].append(item.nodeid)
-            if item.path.name.startswith(LAB_TESTS):
-                self.open[item.path].add(item.nodeid)
-        drawn = selection.draw(thorough, selection.seed())
-        left = [item for item in items if item.get_closest_marker("thorough") and item.nodeid not in drawn]
-        if left:
-            config.hook.pytest_deselected(items=left)
-            items[:] = [item for item in items if item not in set(left)]
-        for file in list(self.open):
-            if when := _passed(file).when():
-                reason = f"the lab passed on this machine with the same content at {when}"
-                for item in items:
-                    if item.path == file:
-                        item.add_marker(pytest.mark.skip(reason=reason))
-                del self.open[file]
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo):
-        """Count what passed as a whole, or has its own reason to be skipped."""
-        report = yield
-        item.stash[WHOLE] = report.outcome != "failed" and (report.when == "setup" or item.stash[WHOLE])
-        if item.path in self.open and report.when == "teardown" and item.stash[WHOLE]:
-            self.open[item.path].discard(item.nodeid)
-            if not self.open[item.path]:
-                _passed(item.path).write()
-        return report
 
 
 def pytest_configure(config: pytest.Config) -> None:

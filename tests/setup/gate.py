@@ -1,7 +1,7 @@
 """``make test``: every gate, side by side where one does not need the other, and one closing line that counts the tests.
 
 ``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
-lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on three labs, each
+lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on two labs, each
 file of tests on one of them. On a machine as busy as that a process may not get its turn for seconds: a test that fails is run
 once more and told as RERUN, in the summary, too. What must never happen, once is enough: a server twice, a restart too many,
 data or a server lost. Every gate's whole output is kept in the cache's folder logs/.
@@ -107,7 +107,7 @@ def gates() -> list[Gate]:
             "lab",
             "tests/integration",
             3300,
-            *("-v", "-n", "3", "--dist", "loadfile", *again),
+            *("-v", "-n", "2", "--dist", "loadfile", *again),
             live=True,
             alone=True,
         ),

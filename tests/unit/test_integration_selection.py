@@ -27,6 +27,14 @@ def test_every_case_has_its_turn():
     assert seen == set(cases["a"])
 
 
+def test_one_story_in_four_is_told_and_each_has_its_turn():
+    told = [set(selection.STORIES) - selection.stories_left_out(str(number)) for number in range(40)]
+    assert {len(each) for each in told} == {1}
+    assert set().union(*told) == set(selection.STORIES)
+    for name in selection.STORIES:
+        assert (selection.ROOT / "tests" / "integration" / name).is_file()
+
+
 @pytest.fixture
 def record(tmp_path):
     """Makes the record anew, as another process would."""
