@@ -205,8 +205,9 @@ def test_power_off_by_the_guest(told: dict[str, Told]) -> None:
 
 @pytest.mark.parametrize("by", ["guest", "virsh"])
 def test_one_reset_is_one_reboot(told: dict[str, Told], by: str) -> None:
-    # A guest goes on asking until it is reset: on a busy machine QEMU hears that more than once (seven times were seen).
-    assert 1 <= told[f"reset by {by}"].one(event="reboot")["count"] <= (3 if by == "virsh" else 30)
+    # How many REBOOTs it is made of is the firmware's: SeaBIOS asks for a reset in one way after the other until it is
+    # reset, and on a busy machine gets further (seven were seen). That they are one event is ours.
+    assert told[f"reset by {by}"].one(event="reboot")["count"] >= 1
 
 
 @pytest.mark.parametrize("on_crash", ["destroy", "preserve"])
