@@ -6,6 +6,7 @@ from a warm run, and costs nothing. The warm server imports the real ansible.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,9 +14,11 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -468,3 +471,60 @@ def test_client_and_server_speak_the_same_version() -> None:
     texts = [(WARM / name).read_text() for name in ("client.py", "server.py")]
     for line in ('MAGIC = b"c5warm1\\n"', 'SOCKET = "socket"'):
         assert all(line in text for text in texts)
+
+
+class Cloud(BaseHTTPRequestHandler):
+    """A Keystone that counts its logins, and a Nova with one service that is as it shall be."""
+
+    logins = 0
+
+    def _answer(self, code: int, body: dict, **headers: str) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        type(self).logins += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        url = f"http://127.0.0.1:{self.server.server_port}/compute"
+        endpoint = {"id": "e", "interface": "public", "region": "r", "region_id": "r", "url": url}
+        token = {
+            "methods": ["password"],
+            "issued_at": "2026-01-01T00:00:00.000000Z",
+            "expires_at": "2999-01-01T00:00:00.000000Z",
+            "catalog": [{"type": "compute", "name": "nova", "id": "n", "endpoints": [endpoint]}],
+        }
+        self._answer(201, {"token": token}, **{"X-Subject-Token": "secret-token"})
+
+    def do_GET(self) -> None:
+        service = {"id": "1", "host": "cmp01", "binary": "nova-compute", "state": "up", "status": "enabled"}
+        self._answer(200, {"services": [{**service, "forced_down": False}]})
+
+    def log_message(self, *_words: object) -> None:
+        """Nothing."""
+
+
+def test_the_second_run_does_not_log_in_again(tmp_path: Path) -> None:
+    paths = {name: os.environ[name] for name in ("ANSIBLE_COLLECTIONS_PATH", "PYTHONPATH")}
+    cloud = ThreadingHTTPServer(("127.0.0.1", 0), Cloud)
+    threading.Thread(target=cloud.serve_forever, daemon=True).start()
+    daemon = Daemon(tmp_path, **paths)
+    try:
+        daemon.learn()
+        name = daemon.play(f"""
+            - c5c3.ha.compute_service:
+                host: cmp01
+                state: enabled
+                auth: {{auth_url: "http://127.0.0.1:{cloud.server_port}/v3", username: u, password: p, project_name: x}}
+            """)
+        for _ in range(2):
+            done = daemon.run(name)
+            assert done.returncode == 0 and "ORDINARY" not in done.stdout, done.stdout
+            assert "secret-token" not in done.stdout
+        assert Cloud.logins == 1
+    finally:
+        daemon.stop()
+        cloud.shutdown()
