@@ -14,6 +14,7 @@ description:
     name, which C(kubectl get migrations) shows.
   - Run on the source it ends with the migration, and writes how that ended. Run on the destination once the domain has
     arrived, it writes the end state and the destination. Where nothing is on its way it does nothing.
+  - The source also names the Eviction that the migration serves, the server's own or its host's, where one is at work.
   - It reads only, from libvirt, and moves nothing. Each change is one request, at most one in O(interval) seconds beside the
     first.
 version_added: 0.1.0
@@ -52,6 +53,12 @@ options:
 extends_documentation_fragment:
   - c5c3.ha.kubernetes
   - c5c3.ha.attributes
+attributes:
+  check_mode:
+    details: Looks once.
+  idempotent:
+    support: partial
+    details: As long as the migration goes on, its progress is another each time.
 requirements:
   - libvirt-python
 seealso:

@@ -154,7 +154,8 @@ def test_unknown_fields_are_named_when_asked_and_dropped_otherwise(client):
 
 
 NOW = "2026-11-24T09:45:00.000000Z"
-CONDITION = {"type": "Evicting", "status": "True", "reason": "Running", "message": "", "lastTransitionTime": NOW}
+CONDITION = {"type": "Evicting", "status": "True", "reason": "Running", "lastTransitionTime": NOW}
+CONDITION["message"] = "0 of 1 done; web: restarting on cmp01, attempt 1"
 STATUS = {
     "observedGeneration": 1,
     "observedOccurredAt": NOW,
@@ -279,6 +280,44 @@ def test_columns_show_cause_progress_and_age(client):
     assert (row["Hypervisor"], row["Cause"], row["State"]) == ("cmp01", "InstanceStopped", "Running")
     assert (row["Done"], row["Total"], row["Failed"]) == (1, 2, 0)
     assert row["Age"].endswith("s")
+    assert row["Message"] == CONDITION["message"]
+
+
+def test_columns_tell_why_a_host_is_emptied_or_is_not(client):
+    create(client, "Hypervisor", "cmp01", {})
+    conditions = []
+    for kind, status, reason, message in (
+        ("EvacuationAllowed", "False", "TooManyUnhealthy", "3 of 4 hypervisors are not Ready, and the limit is 0.5"),
+        ("NodePressure", "True", "DiskPressure", "the kubelet reports DiskPressure"),
+        ("HypervisorDisabled", "True", "Succeeded", "Hypervisor is disabled"),
+    ):
+        conditions = resources.set_condition(conditions, kind, status, reason, message)
+    status = {"numInstances": 2, "nodeState": "Unreachable", "conditions": conditions}
+    patch(client, "Hypervisor", "cmp01", {"status": status}, "status")
+    row = table(client, "Hypervisor")["cmp01"]
+    assert (row["Node"], row["Evacuation"], row["Pressure"], row["Disabled"]) == (
+        *("Unreachable", "TooManyUnhealthy", "DiskPressure", "True"),
+    )
+    assert row["Message"].startswith("3 of 4 hypervisors")
+
+
+def test_columns_tell_whom_a_migration_serves_and_why_it_failed(client):
+    create(
+        client, "Migration", crd_cases.SERVER, {"instance": crd_cases.SERVER, "source": "cmp01", "eviction": "cmp01"}
+    )
+    status = {"started": crd_cases.EARLY, "type": "failed", "errMsg": "operation aborted"}
+    patch(client, "Migration", crd_cases.SERVER, {"status": status}, "status")
+    row = table(client, "Migration")[crd_cases.SERVER]
+    assert (row["Eviction"], row["Type"], row["Error"]) == ("cmp01", "failed", "operation aborted")
+
+
+def test_a_time_of_a_megabyte_is_refused(client):
+    """Of format date-time is a time with any number of digits after its point."""
+    create(client, "Eviction", crd_cases.SERVER, crd_cases.vm_eviction())
+    long = f"2026-11-24T09:42:01.{'1' * 1000}Z"
+    with pytest.raises(Invalid) as caught:
+        patch(client, "Eviction", crd_cases.SERVER, {"status": {"startedAt": long}}, "status")
+    assert_refused(caught.value, "status.startedAt", "may not be more than 64")
 
 
 def test_short_names(client):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,6 +181,87 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_deployed(tmp_p
         "no variable 'c5c3_ha_crash_restart': perhaps c5c3_ha_crash_restarts is meant",
     ):
         assert told in text, refused.output
+
+
+# --- playbooks that look and ask ------------------------------------------------------------------------------------
+
+
+def condition(kind: str, status: str, reason: str, message: str) -> dict:
+    return {"status": {"conditions": resources.set_condition([], kind, status, reason, message)}}
+
+
+@pytest.fixture
+def emptied(admin, definitions) -> Iterator[None]:
+    clear(admin)
+    yield
+    clear(admin)
+
+
+def test_status_tells_on_one_page_what_is_and_why(playbooks, admin, emptied):
+    """Also of objects that nobody has written a status for, and of texts that are no templates."""
+    hypervisors, evictions, migrations = resources.hypervisors(), resources.evictions(), resources.migrations()
+    for name in ("cmp01", "cmp02"):
+        admin.create(hypervisors, hypervisors.body(name, spec={}))
+    why = "3 of 4 hypervisors are not Ready: {{ 1 / 0 }}"
+    status = condition("EvacuationAllowed", "False", "TooManyUnhealthy", why)["status"]
+    status |= {"nodeState": "Unreachable", "agent": {"heartbeatTime": crd_cases.EARLY}}
+    admin.patch(hypervisors, "cmp01", {"status": status}, subresource="status")
+    admin.create(evictions, evictions.body("cmp01", spec=crd_cases.eviction()))
+    admin.create(evictions, evictions.body(crd_cases.SERVER, spec=crd_cases.vm_eviction()))
+    failed = condition("Evicting", "False", "Failed", "1 of 1 failed: web: no valid host, cmp02 is full")
+    admin.patch(evictions, crd_cases.SERVER, failed, subresource="status")
+    spec = {"instance": crd_cases.SERVER, "source": "cmp01", "eviction": "cmp01"}
+    admin.create(migrations, migrations.body(crd_cases.SERVER, "default", spec=spec), "default")
+
+    told = playbooks.play("c5c3.ha.status", "-i", "localhost,")
+    assert told.code == 0, told.output[-3000:]
+    for words in (
+        (
+            "cmp01",
+            "Unreachable",
+            crd_cases.EARLY[:19],
+            "TooManyUnhealthy: 3 of 4 hypervisors are not Ready: {{ 1 / 0 }}",
+        ),
+        ("cmp02", "never"),
+        ("cmp01", "waiting", "0/?"),
+        (crd_cases.SERVER, "InstanceStopped", "Failed", "no valid host, cmp02 is full"),
+        (crd_cases.SERVER, "cmp01", "cmp01"),
+    ):
+        assert any(all(word in line for word in words) for line in told.output.splitlines()), (words, told.output)
+    assert told.changed == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "code"),
+    [("Succeeded", "2 of 2 servers done", 0), ("Failed", "1 of 2 failed: web: no valid host", 2), (None, "", 2)],
+)
+def test_evict_asks_once_follows_and_fails_with_the_reason(playbooks, admin, emptied, reason, message, code):
+    """In place of the operator the test finishes the Eviction; without a reason nobody does."""
+    evictions = resources.evictions()
+    given = {"evict_hypervisor": "cmp01", "evict_reason": "new disks", "evict_wait_timeout": 600 if reason else 1}
+    planned = playbooks.play("c5c3.ha.evict", "--check", "-i", "localhost,", **given)
+    assert planned.code == 0 and planned.changed > 0 and admin.get(evictions, "cmp01") is None, planned.output[-3000:]
+
+    def operator() -> None:
+        waits(lambda: admin.get(evictions, "cmp01"))
+        counts = {"counts": {"total": 2, "succeeded": 1}}
+        admin.patch(evictions, "cmp01", {"status": {**counts}}, subresource="status")
+        if reason:
+            end = condition("Evicting", "False", reason, message)
+            admin.patch(evictions, "cmp01", end, subresource="status")
+
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(operator)
+        done = playbooks.play("c5c3.ha.evict", "-i", "localhost,", **given)
+        acting.result()
+    assert done.code == code, done.output[-3000:]
+    spec = admin.get(evictions, "cmp01")["spec"]
+    assert (spec["hypervisor"], spec["cause"], spec["reason"]) == ("cmp01", "Maintenance", "new disks")
+    assert "of 2 servers done" in done.output
+    if reason == "Failed":
+        assert message in done.output
+    if reason is None:
+        assert "is not finished after 1 seconds" in done.output and "see whether an operator runs" in done.output
 
 
 # --- what an agent may do -------------------------------------------------------------------------------------------
@@ -458,6 +540,26 @@ class TestAgentMayNot:
         patch = lambda: mine.patch(HYPERVISORS, OTHERS, status, subresource="status")  # noqa: E731
         self.refused(patch, "Hypervisor of its own Node only", OTHERS)
 
+    def test_write_what_the_operator_judges_by(self, admin, mine):
+        mine.patch(HYPERVISORS, MINE, {"status": {"agent": {"heartbeatTime": crd_cases.EARLY}}}, subresource="status")
+        ready = resources.set_condition([], "EvacuationAllowed", "True", "GatesPassed")
+        admin.patch(HYPERVISORS, MINE, {"status": {"nodeState": "Ready", "conditions": ready}}, subresource="status")
+        for status in (
+            {"conditions": resources.set_condition([], "HypervisorDisabled", "False", "Succeeded")},
+            {"conditions": None},
+            {"nodeState": "Unreachable"},
+            {"evicted": True},
+            {"traits": ["CUSTOM_HANA_EXCLUSIVE_HOST"]},
+            {"serviceId": "other"},
+            {"agent": {"heartbeatTime": crd_cases.LATE}, "nodeState": None},
+        ):
+            body = {"status": status}
+            self.refused(
+                lambda body=body: mine.patch(HYPERVISORS, MINE, body, subresource="status"), "only its sign of life"
+            )
+        beat = {"agent": {"heartbeatTime": crd_cases.LATE}, "numInstances": 3}
+        mine.patch(HYPERVISORS, MINE, {"status": beat}, subresource="status")
+
     def test_write_what_is_wanted_of_a_hypervisor(self, mine):
         for name in (MINE, OTHERS):
             self.refused(lambda name=name: mine.patch(HYPERVISORS, name, {"spec": {"maintenance": "auto"}}))
@@ -610,6 +712,49 @@ class TestDeployment:
             lambda: [lease["spec"].get("holderIdentity") for lease in admin.list(LEASES, "c5c3-ha-deployed")]
         )
         assert holder[0].startswith("deployed-operator-")
+
+    def test_the_operator_has_the_rights_it_uses_and_no_others(self, admin, deployment):
+        """As the API server's authorizer says of its account."""
+        namespace = "c5c3-ha-deployed"
+
+        def may(verb: str, group: str, resource: str, name: str = "", where: str = "", subresource: str = "") -> bool:
+            asked = {"verb": verb, "group": group, "resource": resource, "name": name, "namespace": where}
+            asked["subresource"] = subresource
+            spec = {
+                "user": f"system:serviceaccount:{namespace}:deployed-operator",
+                "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+                "resourceAttributes": {key: value for key, value in asked.items() if value},
+            }
+            path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            return admin.request("POST", path, None, {"spec": spec})["status"]["allowed"]
+
+        ours = resources.DEFAULT_GROUP
+        verbs = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+        rights = {
+            (ours, "evictions", ""): {"get", "list", "watch", "create", "patch", "delete"},
+            (ours, "evictions", "status"): {"patch"},
+            (ours, "hypervisors", ""): {"get", "list", "watch", "patch"},
+            (ours, "hypervisors", "status"): {"patch"},
+            (ours, "migrations", ""): set(),
+            (ours, "migrations", "status"): set(),
+            ("", "nodes", ""): {"get", "list", "watch"},
+            ("", "nodes", "status"): set(),
+            ("", "pods", ""): set(),
+            ("", "pods", "exec"): set(),
+            ("", "events", ""): {"create"},
+            ("", "secrets", ""): set(),
+            ("", "serviceaccounts", "token"): set(),
+            ("rbac.authorization.k8s.io", "clusterroles", ""): set(),
+        }
+        for (group, resource, subresource), allowed in rights.items():
+            found = {verb for verb in verbs if may(verb, group, resource, subresource=subresource)}
+            assert found == allowed, f"{resource}/{subresource} of {group or 'core'}"
+        lease = lambda verb, name: may(verb, "coordination.k8s.io", "leases", name, namespace)  # noqa: E731
+        (own,) = [one["metadata"]["name"] for one in admin.list(LEASES, namespace)]
+        assert {verb for verb in verbs if lease(verb, own)} == {"get", "create", "update"}
+        assert {verb for verb in verbs if lease(verb, "another")} == {"create"}
+        assert {verb for verb in verbs if may(verb, "", "secrets", "bmc", namespace)} == {"get"}
+        assert not any(may(verb, "", "secrets", "bmc", "default") for verb in verbs)
 
     def test_pods_are_held_tight(self, admin, deployment):
         pods = admin.list(PODS, "c5c3-ha-deployed")

@@ -77,6 +77,44 @@ def test_cold_migration_and_confirm(lab_nova, run, server):
     assert run(server_migration, server=server, method="confirm")["changed"] is False
 
 
+def test_a_live_migration_that_hangs_is_aborted(lab_nova, run, server, auth):
+    """Its target's nova-compute stops while the target is being prepared."""
+    nova, lab = Nova.from_params({**auth, "api_timeout": 30.0}), lab_nova.lab
+    boots = lab.oracle.counters(server).boots
+
+    def record():
+        return next(iter(nova.migrations(server=server)), None)
+
+    def seen(last: int) -> bool:
+        one = record()
+        return one is not None and one.id > last and one.status not in ("accepted", "queued")
+
+    here, there = "cmp01", "cmp02"
+    for _attempt in range(6):
+        last = one.id if (one := record()) else 0
+        nova.live_migrate(server, there)
+        wait_until(lambda last=last: seen(last), 60, "it has begun", 0.02)
+        lab.freeze(f"{there}/nova-compute")
+        if record().status == "preparing":
+            break
+        lab.thaw(f"{there}/nova-compute")  # quicker than we were: once more, the other way
+        lab_nova.wait_server(server)
+        here = nova.server(server).host
+        there = "cmp02" if here == "cmp01" else "cmp01"
+    else:
+        pytest.fail("a live migration was never seen while it was being prepared")
+    told = run(server_migration, check_mode=True, server=server, method="abort")
+    assert told["changed"] and record().status == "preparing", "check mode aborted it"
+    assert run(server_migration, server=server, method="abort", wait=False)["changed"]
+    lab.thaw(f"{there}/nova-compute")
+    wait_until(lambda: not record().unfinished, 90, "the migration is over", 0.2)
+    lab_nova.wait_server(server)
+    assert nova.server(server).host == here
+    assert record().status == "cancelled"
+    assert run(server_migration, server=server, method="abort")["changed"] is False
+    assert lab.oracle.counters(server).boots == boots
+
+
 def test_a_target_that_is_full_or_unknown_is_told_with_novas_reason(lab_nova, run, server):
     with pytest.raises(HaError, match="cmp77|No valid host|not found|could not be found"):
         run(server_migration, server=server, method="live", target="cmp77")

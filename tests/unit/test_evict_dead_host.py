@@ -14,11 +14,12 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
     MigrationFacts,
     ServiceFacts,
 )
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import Unreachable
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import NovaConflict, NovaError, NovaUnavailable
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict, gate_facts
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict import claim, host, work
-from tests.unit.test_evict_step import IDS, FakeClient, FakeNova, Killed, World, evicting
+from tests.unit.test_evict_step import IDS, FakeClient, FakeNova, Killed, Line, World, evicting
 
 HOSTS = ("cmp01", "cmp02", "cmp03")
 CLOCKED = (claim, host, work, gate_facts)
@@ -794,6 +795,34 @@ def test_killed_at_every_request(new_site, kind):
         if whole:
             break
     assert kill_after > 30
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost", "away"])
+@pytest.mark.parametrize("server", ["kubernetes", "nova"])
+def test_a_server_fails_at_every_request(new_site, monkeypatch, server, fault):
+    """Enumerated: the API server, or Nova, does not answer the request 0, 1, 2, ...; the step is called again."""
+    for number in itertools.count():
+        assert number < 1000
+        site = new_site()
+        dead(site)
+        line = Line(number, fault)
+        client, nova = SiteClient(site), SiteNova(site)
+        if server == "kubernetes":
+            client = line.through(client, Unreachable)
+        else:
+            nova = line.through(nova, NovaUnavailable)
+        monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager, c=client: c))
+        monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params, n=nova: n))
+        for _call in range(10):
+            try:
+                run()
+                break
+            except Unreachable:
+                site.clock.now += 10.0  # the source tells it again
+        arrived(site)
+        if not line.failed:
+            break
+    assert number > 9
 
 
 def test_killed_and_another_one_starts_at_every_request_while_the_host_comes_back(new_site):

@@ -20,7 +20,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
     ServerFacts,
     ServiceFacts,
 )
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict, NotFound
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict, NotFound, Unreachable
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import NovaConflict, NovaError, NovaUnavailable
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, is_finished
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict
@@ -522,6 +522,72 @@ def test_killed_at_every_request(world, kind):
         if whole:
             break
     assert kill_after > 10
+
+
+class Line:
+    """The network between the step and its two servers: one of the requests fails.
+
+    :param fault: ``refused``: the request does not arrive; ``lost``: it is done and its answer is lost; ``away``: it and the
+        next ones do not arrive, as when the server is started anew.
+    """
+
+    def __init__(self, number: int, fault: str):
+        self.number, self.fault = number, fault
+        self.count = itertools.count()
+        self.failed = False
+
+    def through(self, target, error):
+        line = self
+
+        class Proxy:
+            def __getattr__(self, name):
+                call = getattr(target, name)
+
+                def asked(*args, **kwargs):
+                    number = next(line.count)
+                    if number < line.number or number >= line.number + (4 if line.fault == "away" else 1):
+                        return call(*args, **kwargs)
+                    line.failed = True
+                    if name == "image_wishes":
+                        return {}, ()  # nova.py: no answer is no wish
+                    if line.fault == "lost":
+                        call(*args, **kwargs)
+                    raise error("no answer")
+
+                return asked
+
+        return Proxy()
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost", "away"])
+@pytest.mark.parametrize("server", ["kubernetes", "nova"])
+@pytest.mark.parametrize("kind", ["crash", "stubborn", "drain"])
+def test_a_server_fails_at_every_request(world, monkeypatch, kind, server, fault):
+    """Enumerated: the API server, or Nova, does not answer the request 0, 1, 2, ...; the step is called again."""
+    for number in itertools.count():
+        assert number < 2000
+        fresh = World()
+        world.__dict__.update(fresh.__dict__)
+        set_clock(world)
+        line = Line(number, fault)
+        client, nova = FakeClient(world), FakeNova(world)
+        if server == "kubernetes":
+            client = line.through(client, Unreachable)
+        else:
+            nova = line.through(nova, NovaUnavailable)
+        monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager, c=client: c))
+        monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params, n=nova: n))
+        name = scenario(world, kind)
+        for _call in range(10):
+            try:
+                run(world, name)
+                break
+            except Unreachable:
+                world.clock.now += 10.0  # the source tells it again
+        check(world, kind)
+        if not line.failed:
+            break
+    assert number > 4
 
 
 @pytest.mark.parametrize("kind", ["crash", "drain"])

@@ -229,7 +229,26 @@ def test_others_who_write_in_between_are_not_overwritten(world):
 def test_check_mode_writes_nothing_and_tells(world):
     result = run(check_mode=True)
     assert (result["changed"], world.writes) == (True, [])
-    assert result["diff"]["after"]["cmp01"]["service"]["status"] == "disabled"
+    before, after = (result["diff"][side]["cmp01"] for side in ("before", "after"))
+    assert (before["service"]["status"], after["service"]["status"]) == ("enabled", "disabled")
+    assert (before["eviction"], after["eviction"]["cause"]) == (None, "Maintenance")
+    assert set(before) == set(after)
+
+
+def test_the_diff_is_what_was_changed(world):
+    made = run()["diff"]
+    assert made["before"]["cmp01"]["eviction"] is None
+    assert made["after"]["cmp01"]["eviction"] == world.objects["Eviction"]["cmp01"]["spec"]
+    assert run()["diff"] == {"before": {}, "after": {}}
+    world.finish("cmp01")
+    run()
+    world.set_mode("cmp01", "")
+    back = run()["diff"]
+    assert (back["before"]["cmp01"]["eviction"]["cause"], back["after"]["cmp01"]["eviction"]) == ("Maintenance", None)
+    before, after = (back[side]["cmp01"] for side in ("before", "after"))
+    assert before["service"] == {"status": "disabled", "disabled_reason": "c5c3.ha: maintenance=manual"}
+    assert after["service"]["status"] == "enabled"
+    assert (before["status"]["evicted"], after["status"]["evicted"]) == (True, False)
 
 
 def test_all_looks_at_what_is_open_only(world):

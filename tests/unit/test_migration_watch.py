@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.hypervisor_rules import merged
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict, Forbidden, NotServed
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import set_condition
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import migration_watch
 
 UUID = "7f1c2f0e-55b9-4f0a-9f5e-0d1f2a3b4c5d"
@@ -24,6 +25,8 @@ class Api:
     def __init__(self) -> None:
         self.object: dict | None = None
         self.version = 0
+        self.evictions: dict[str, dict] = {}
+        self.refusal: Exception | None = None
 
     def _store(self, new: dict) -> dict:
         self.version += 1
@@ -31,7 +34,11 @@ class Api:
         self.object = new
         return copy.deepcopy(new)
 
-    def get(self, _resource, _name, _namespace):
+    def get(self, resource, name, _namespace=None):
+        if resource.plural == "evictions":
+            if self.refusal:
+                raise self.refusal
+            return self.evictions.get(name)
         return copy.deepcopy(self.object)
 
     def create(self, _resource, body, _namespace):
@@ -50,8 +57,80 @@ class Api:
         return self._store(new)
 
 
-def record(api: Api, host: str) -> migration_watch.Record:
-    return migration_watch.Record(api, "hypervisor.c5c3.io", UUID, "c5c3-ha", host)
+def record(api: Api, host: str, check_mode: bool = False) -> migration_watch.Record:
+    return migration_watch.Record(api, "hypervisor.c5c3.io", UUID, "c5c3-ha", host, check_mode)
+
+
+def eviction(name: str, hypervisor: str, finished: bool = False, **spec) -> dict:
+    conditions = set_condition([], "Evicting", "False" if finished else "True", "Running")
+    spec = {"hypervisor": hypervisor, "reason": "test", **spec}
+    return {"metadata": {"name": name}, "spec": spec, "status": {"conditions": conditions}}
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        ([], None),
+        ([eviction("cmp01", "cmp01")], "cmp01"),
+        ([eviction(UUID, "cmp01", instances=[UUID])], UUID),
+        ([eviction("cmp01", "cmp01"), eviction(UUID, "cmp01", instances=[UUID])], UUID),
+        ([eviction(UUID, "cmp01", finished=True, instances=[UUID])], None),
+        ([eviction("cmp01", "cmp01", finished=True)], None),
+        ([eviction(UUID, "cmp01", instances=[UUID], notifyOnly=True)], None),
+        ([eviction(UUID, "cmp03", instances=[UUID])], None),  # of the host where it was before
+        ([eviction("cmp01", "cmp01", instances=["another"])], None),
+        ([{"metadata": {"name": UUID}, "spec": {"hypervisor": "cmp01", "reason": "just made"}}], UUID),
+    ],
+)
+def test_it_names_the_eviction_that_it_serves(there, named):
+    api = Api()
+    api.evictions = {one["metadata"]["name"]: one for one in there}
+    source = record(api, "cmp01")
+    source.write("progress", PROGRESS)
+    assert api.object["spec"].get("eviction") == named
+    record(api, "cmp02").write("arrived", ARRIVED)
+    source.write("left", LEFT)
+    assert (api.object["spec"].get("eviction"), api.object["spec"]["target"]) == (named, "cmp02")
+    # the next migration is somebody else's wish
+    api.evictions = {}
+    record(api, "cmp02").write("progress", PROGRESS)
+    assert api.object["spec"] == {"instance": UUID, "source": "cmp02"}
+
+
+@pytest.mark.parametrize("refusal", [Forbidden("no"), NotServed("none")])
+def test_progress_is_told_to_who_may_not_read_evictions(refusal):
+    api = Api()
+    api.refusal = refusal
+    record(api, "cmp01").write("progress", PROGRESS)
+    assert api.object["spec"] == {"instance": UUID, "source": "cmp01"} and api.object["status"]["type"] == "unbounded"
+
+
+def test_check_mode_writes_nothing_and_tells_what_it_would():
+    api = Api()
+    would = record(api, "cmp01", check_mode=True)
+    would.write("progress", PROGRESS)
+    assert (api.object, would.writes > 0) == (None, True)
+    done = record(api, "cmp01")
+    done.write("progress", PROGRESS)
+    told, real = would.diff(), done.diff()
+    for side in (told, real):
+        side["after"]["status"].pop("started")
+    assert told == real and real["before"] == {} and real["after"]["spec"]["source"] == "cmp01"
+    kept = copy.deepcopy(api.object)
+    over = record(api, "cmp02", check_mode=True)
+    over.write("arrived", ARRIVED)
+    assert api.object == kept and over.writes > 0
+    assert over.diff()["before"]["status"]["type"] == "unbounded"
+    assert over.diff()["after"]["status"]["destination"] == "cmp02"
+
+
+def test_what_is_told_already_changes_nothing_in_check_mode_either():
+    api = Api()
+    record(api, "cmp01").write("progress", PROGRESS)
+    record(api, "cmp02").write("arrived", ARRIVED)
+    again = record(api, "cmp02", check_mode=True)
+    again.write("arrived", ARRIVED)
+    assert again.writes == 0 and again.diff()["before"] == again.diff()["after"]
 
 
 def test_a_migration_from_its_begin_to_its_end():

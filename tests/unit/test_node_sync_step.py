@@ -580,6 +580,11 @@ def test_check_mode_decides_all_that_and_writes_nothing(world):
     assert result["changed"]
     assert {decision for decision, _host, _reason in told(result)} == {"mark", "evict", "pressure"}
     assert not world.writes and (world.objects, world.services) == lost
+    before, after = result["diff"]["before"], result["diff"]["after"]
+    assert (before["cmp01"]["eviction"], after["cmp01"]["eviction"]["cause"]) == (None, "NodeUnreachable")
+    assert (before["cmp01"]["nodeState"], after["cmp01"]["nodeState"]) == ("Ready", "Unreachable")
+    assert (before["cmp02"]["service"]["status"], after["cmp02"]["service"]["status"]) == ("enabled", "disabled")
+    assert run(world)["diff"]["after"].keys() == after.keys(), "and it does what it told"
 
 
 def test_a_line_of_the_log_has_always_the_same_fields(world):

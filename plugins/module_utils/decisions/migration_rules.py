@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, parse_time, shown
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import format_time, is_finished, parse_time, shown
 
 TEXTS = (
     "origin destination type errMsg operation timeElapsed timeRemaining downtime setupTime dataTotal dataProcessed"
@@ -184,17 +185,38 @@ OUTCOMES = {
 }
 
 
-def watched_spec(kind: str, name: str, hypervisor: str, existing: dict | None) -> tuple[dict, bool]:
+def served(server: str, hypervisor: str, evictions: Iterable[dict | None]) -> str | None:
+    """Name of the Eviction that moves a server off a hypervisor; None when nobody's does.
+
+    :param evictions: those that may be it, the likeliest first; None for one that is not there.
+    """
+    for eviction in evictions:
+        spec = (eviction or {}).get("spec") or {}
+        if (
+            eviction is not None
+            and not is_finished(eviction)
+            and spec.get("hypervisor") == hypervisor
+            and not spec.get("notifyOnly")
+            and server in (spec.get("instances") or [server])
+        ):
+            return eviction["metadata"]["name"]
+    return None
+
+
+def watched_spec(
+    kind: str, name: str, hypervisor: str, existing: dict | None, eviction: str | None = None
+) -> tuple[dict, bool]:
     """The spec to write at the first sample (None as a value removes), and whether a new migration begins with it.
 
     Only the source sees a migration begin, and only the destination says that it is the target. A destination that finds an
     older migration there, or none, was quicker than the source's agent.
 
     :param kind: of the sample, as in domain_job.Sample.
+    :param eviction: name of the Eviction that it serves, as its source sees it.
     """
     spec, status = (existing or {}).get("spec") or {}, (existing or {}).get("status") or {}
     if kind != "arrived":
-        return {"instance": name, "source": hypervisor, "target": None, "eviction": None}, True
+        return {"instance": name, "source": hypervisor, "target": None, "eviction": eviction}, True
     if spec.get("target") == hypervisor and status.get("destination") == hypervisor:
         return {"instance": name}, False  # told before
     if (

@@ -123,7 +123,10 @@ class _Work:
                 continue
             self.changed |= acted
             return {"name": name, "mode": facts.mode, "message": plan.message, "changed": acted}
-        raise HaError(f"Hypervisor {name} was changed by others {TURNS} times between reading and writing it")
+        raise HaError(
+            f"Hypervisor {name} was changed by others {TURNS} times between reading and writing it: find out who writes it"
+            " (kubectl get --show-managed-fields) and run this again"
+        )
 
     def _look(self, hypervisor: dict, services: Mapping[str, ServiceFacts]) -> rules.Facts:
         facts = rules.Facts(hypervisor, beside=self.beside)
@@ -142,18 +145,28 @@ class _Work:
         if plan.service and facts.service:
             if not self.check_mode:
                 self.nova.update_service(facts.service.id, **plan.service)
-            self._note(facts.name, {"service": plan.service})
+            was = {"status": "enabled" if facts.service.enabled else "disabled"}
+            if facts.service.disabled_reason:
+                was["disabled_reason"] = facts.service.disabled_reason
+            if facts.service.forced_down:
+                was["forced_down"] = True
+            self._note(facts.name, {"service": was}, {"service": plan.service})
             changed = True
         if plan.remove_eviction and facts.eviction:
             metadata = facts.eviction["metadata"]
-            changed |= self.client.delete(self.evictions, facts.name, uid=metadata["uid"], dry_run=self.check_mode)
+            if self.client.delete(self.evictions, facts.name, uid=metadata["uid"], dry_run=self.check_mode):
+                self._note(facts.name, {"eviction": facts.eviction["spec"]}, {"eviction": None})
+                changed = True
         hypervisor, written = self._write(facts, plan)
         changed |= written
         if plan.evict:
             begun = plan.begun or (get_condition(hypervisor, rules.EVICTING) or {}).get("lastTransitionTime")
             wanted = replace(plan.evict, occurred_at=begun or now_utc())
             made = eviction_step.present(self.client, self.evictions, wanted, self.check_mode)
-            changed |= made["changed"]
+            if made["changed"]:
+                shown_ = {key: (value or {}).get("spec") for key, value in made["diff"].items()}
+                self._note(facts.name, {"eviction": shown_["before"]}, {"eviction": shown_["after"]})
+                changed = True
         return changed
 
     def _write(self, facts: rules.Facts, plan: rules.Plan) -> tuple[dict, bool]:
@@ -164,17 +177,18 @@ class _Work:
             answer = self.client.patch(self.hypervisors, facts.name, body, dry_run=self.check_mode)
             # A dry run stores nothing: the next write stands on what is there.
             hypervisor = hypervisor if self.check_mode else answer
-            self._note(facts.name, {"spec": dict(plan.spec)})
+            self._note(facts.name, {"spec": _of(facts.hypervisor, "spec", plan.spec)}, {"spec": dict(plan.spec)})
             changed = True
         status: dict = {} if plan.evicted is None else {"evicted": plan.evicted}
         if plan.conditions:
             status["conditions"] = self._conditions(hypervisor, plan)
         if status:
             body = {"metadata": self._precondition(hypervisor), "status": status}
+            before = {"status": _of(hypervisor, "status", status)}
             hypervisor = self.client.patch(
                 self.hypervisors, facts.name, body, subresource="status", dry_run=self.check_mode
             )
-            self._note(facts.name, {"status": status})
+            self._note(facts.name, before, {"status": status})
             changed = True
         return hypervisor, changed
 
@@ -196,6 +210,13 @@ class _Work:
                 listed = set_condition(listed, kind, value[0], value[1], value[2], now)
         return listed
 
-    def _note(self, name: str, part: dict) -> None:
-        self.diff["before"].setdefault(name, {})
-        self.diff["after"].setdefault(name, {}).update(part)
+    def _note(self, name: str, before: dict, after: dict) -> None:
+        """Keep what a part was before its first change, and after its last."""
+        self.diff["before"][name] = {**before, **self.diff["before"].get(name, {})}
+        self.diff["after"].setdefault(name, {}).update(after)
+
+
+def _of(obj: dict, part: str, fields: Mapping) -> dict:
+    """What a part of an object has in these fields."""
+    there = obj.get(part) or {}
+    return {key: there[key] for key in fields if key in there}

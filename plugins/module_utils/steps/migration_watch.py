@@ -7,15 +7,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from ansible_collections.c5c3.ha.plugins.module_utils.args import KUBERNETES_ARGS
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import migration_rules as rules
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.domain_restart_rules import validate_uri
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.hypervisor_rules import changes
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentError, Conflict, HaError
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.hypervisor_rules import changes, merged
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import (
+    ArgumentError,
+    Conflict,
+    Forbidden,
+    HaError,
+    NotServed,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     AGENT_MANAGER,
+    evictions,
     migrations,
     now_utc,
     shown,
@@ -42,7 +50,7 @@ TURNS = 10
 def run(params: dict, check_mode: bool) -> dict:
     """Write what libvirt tells of the migration of ``params["uuid"]`` until it is over; in check mode look once.
 
-    :returns: changed, outcome, writes, migration, msg.
+    :returns: changed, outcome, writes, migration, diff, msg.
     :raises HaError: wrong arguments (before any request), or what the API server or libvirt said.
     """
     hypervisor = validate_name(params["hypervisor"], "hypervisor")
@@ -57,21 +65,22 @@ def run(params: dict, check_mode: bool) -> dict:
 
     watch = JobWatch(uri, uuid, params["interval"])
     with Client.from_params(params, AGENT_MANAGER) as client:
-        record = Record(client, params["api_group"], uuid, namespace, hypervisor)
+        record = Record(client, params["api_group"], uuid, namespace, hypervisor, check_mode)
         end = time.monotonic() + params["timeout"]
         outcome = "none"
         for kind, job in watch.samples():
             outcome = kind
-            if check_mode or kind == "none":
+            if kind == "none":
                 break
             record.write(kind, job)
-            if kind == "progress" and time.monotonic() >= end:
+            if check_mode or (kind == "progress" and time.monotonic() >= end):
                 break
         return {
-            "changed": record.writes > 0 or (check_mode and outcome != "none"),
+            "changed": record.writes > 0,
             "outcome": outcome,
             "writes": record.writes,
             "migration": record.existing or {},
+            "diff": record.diff(),
             "msg": f"Migration {uuid}: {rules.OUTCOMES[outcome]}",
         }
 
@@ -81,15 +90,20 @@ class Record:
 
     Source and destination both write, so each write carries the resourceVersion that was read.
 
-    :ivar writes: how many requests changed something.
+    :param check_mode: reads only, and tells what would be written.
+    :ivar writes: how many requests changed something, or would.
     """
 
-    def __init__(self, client: Client, group: str, name: str, namespace: str, hypervisor: str) -> None:
+    def __init__(
+        self, client: Client, group: str, name: str, namespace: str, hypervisor: str, check_mode: bool = False
+    ) -> None:
         self.client = client
-        self.resource = migrations(group)
+        self.resource, self.evictions = migrations(group), evictions(group)
         self.name, self.namespace, self.hypervisor = name, namespace, hypervisor
+        self.check_mode = check_mode
         self.existing: dict | None = None
         self.writes = 0
+        self._before: dict | None = None
         self._started: str | None = None
         self._spec_told = self._begun = False
         self._anew = False
@@ -102,6 +116,8 @@ class Record:
         for turn in range(TURNS):
             if turn or not self._begun:
                 self.existing = self.client.get(self.resource, self.name, self.namespace)
+                if self.writes == 0:
+                    self._before = self.existing
             try:
                 self._write(kind, job)
                 return
@@ -109,9 +125,14 @@ class Record:
                 continue
         raise HaError(f"Migration {self.name} was changed by others {TURNS} times meanwhile: run this again")
 
+    def diff(self) -> dict:
+        """What was written, or would be."""
+        return {"before": _shown(self._before), "after": _shown(self.existing)}
+
     def _write(self, kind: str, job: dict) -> None:
         if not self._spec_told:
-            spec, self._anew = rules.watched_spec(kind, self.name, self.hypervisor, self.existing)
+            eviction = None if kind == "arrived" else self._eviction()
+            spec, self._anew = rules.watched_spec(kind, self.name, self.hypervisor, self.existing, eviction)
             self._tell_spec(spec)
             self._spec_told = True
         told: dict = {}
@@ -130,12 +151,31 @@ class Record:
         if self.existing is None:
             given = {key: value for key, value in spec.items() if value is not None}
             body = self.resource.body(self.name, self.namespace, spec=given)
-            self.existing = self.client.create(self.resource, body, self.namespace)
+            self.existing = body if self.check_mode else self.client.create(self.resource, body, self.namespace)
             self.writes += 1
         elif difference := changes(self.existing.get("spec"), spec):
             self._patch({"spec": difference})
 
+    def _eviction(self) -> str | None:
+        """Name of the Eviction that this migration serves: the server's own, or its host's."""
+
+        def candidates() -> Iterator[dict | None]:
+            for name in (self.name, self.hypervisor):
+                yield self.client.get(self.evictions, name)
+
+        try:
+            return rules.served(self.name, self.hypervisor, candidates())
+        except (Forbidden, NotServed):
+            return None  # the progress is told all the same
+
     def _patch(self, body: dict, subresource: str | None = None) -> None:
-        body = {"metadata": {"resourceVersion": self.existing["metadata"]["resourceVersion"]}, **body}
-        self.existing = self.client.patch(self.resource, self.name, body, self.namespace, subresource=subresource)
+        if self.check_mode:
+            self.existing = merged(self.existing, body)
+        else:
+            body = {"metadata": {"resourceVersion": self.existing["metadata"]["resourceVersion"]}, **body}
+            self.existing = self.client.patch(self.resource, self.name, body, self.namespace, subresource=subresource)
         self.writes += 1
+
+
+def _shown(migration: dict | None) -> dict:
+    return {key: migration.get(key) or {} for key in ("spec", "status")} if migration else {}

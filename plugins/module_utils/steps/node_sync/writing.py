@@ -89,11 +89,18 @@ class Writer:
                 self.client.patch(self.hypervisors, host, body, subresource="status", dry_run=self.check_mode)
             except Conflict:
                 continue
-            self.changed = True
-            self.diff["before"][host] = {key: old.get(key) for key in patch}
-            self.diff["after"][host] = patch
+            self._note(host, {key: old.get(key) for key in patch}, patch)
             return
-        raise HaError(f"Hypervisor {host} was changed by others {TURNS} times between reading and writing it")
+        raise HaError(
+            f"Hypervisor {host} was changed by others {TURNS} times between reading and writing it: find out who writes it"
+            " (kubectl get --show-managed-fields) and run this again"
+        )
+
+    def _note(self, host: str, before: dict, after: dict) -> None:
+        """Something was changed: keep what a part was before its first change, and after its last."""
+        self.changed = True
+        self.diff["before"][host] = {**before, **self.diff["before"].get(host, {})}
+        self.diff["after"][host] = {**self.diff["after"].get(host, {}), **after}
 
     def service(self, service: ServiceFacts, changes: dict) -> None:
         """Change a compute service, with a fresh look at whether its reason is still ours to replace."""
@@ -102,17 +109,19 @@ class Writer:
             return  # somebody was faster; the next run sees what is
         if not self.check_mode:
             self.nova.update_service(service.id, **changes)
-        self.changed = True
-        self.diff["after"].setdefault(service.host, {})["service"] = changes
+        before = {"status": "enabled" if service.enabled else "disabled", "disabled_reason": service.disabled_reason}
+        self._note(service.host, {"service": before}, {"service": changes})
 
     def evict(self, plan: Plan, own: HypervisorFacts, wanted: Wanted) -> list[Told]:
         """Make the Eviction; tell it when it is new."""
         told = [one for one in plan.told if one.decision == "evict"]
         for one in told:
             self.event(one, own)
-        if not eviction_step.present(self.client, self.evictions, wanted, self.check_mode)["changed"]:
+        made = eviction_step.present(self.client, self.evictions, wanted, self.check_mode)
+        if not made["changed"]:
             return []
-        self.changed = True
+        before, after = ((made["diff"][side] or {}).get("spec") for side in ("before", "after"))
+        self._note(own.name, {"eviction": before}, {"eviction": after})
         return told
 
     def cancel(self, own: HypervisorFacts, node: NodeFacts) -> list[Told]:
@@ -135,7 +144,11 @@ class Writer:
             self.client.patch(self.evictions, own.name, body, subresource="status", dry_run=self.check_mode)
         except Conflict:
             return []
-        self.changed = True
+        self._note(
+            own.name,
+            {"eviction": {"conditions": old.get("conditions")}},
+            {"eviction": {"conditions": status["conditions"]}},
+        )
         self.event(told, own)
         return [told]
 
@@ -147,6 +160,7 @@ class Writer:
             try:
                 if not self.check_mode:
                     self.nova.update_service(service.id, forced_down=False)
+                self._note(own.name, {"service": {"forced_down": True}}, {"service": {"forced_down": False}})
             except NovaError as error:
                 if error.status != 400:
                     raise
@@ -159,7 +173,6 @@ class Writer:
         if enabled:
             conditions["HypervisorDisabled"] = ("False", "Succeeded", "Hypervisor is enabled", None)
         self.status(own.name, None, conditions)
-        self.changed = True
         told = Told(own.name, "return", decided.reason, decided.message)
         self.event(told, own)
         return [told]
