@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deployment import NAMESPACE, Deployment
+from tests.deployment import Deployment
 from tests.lab import Lab, LabError, wait_until
 from tests.timeline import Timeline, condition, finished
 
@@ -207,9 +207,6 @@ def test_drain_moves_running_and_stopped_and_revives_the_dead(site):
     assert condition(eviction)["reason"] == "Succeeded", condition(eviction)
     routes = {item["id"]: item["route"] for item in eviction["status"]["instances"]}
     assert (routes[running], routes[stopped]) == ("LiveMigrate", "ColdMigrate")
-    migration = json.loads(lab.kubernetes.kubectl("get", "migrations", "-n", NAMESPACE, running, "-o", "json"))
-    told = migration["spec"]
-    assert (told["source"], told["eviction"]) == (host, host), "why it moved is told by its Migration"
     assert not list(compute.servers(all_projects=True, compute_host=host))
     assert site.host_of(running) != host and site.host_of(stopped) != host
     assert (
