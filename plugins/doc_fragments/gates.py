@@ -37,8 +37,8 @@ options:
         default: 0.9
       settle_seconds:
         description:
-          - When all other hypervisors have come back within so many seconds, the rest gets that time too, as Kubernetes
-            restarts its clocks after a full disruption.
+          - A hypervisor that came back within so many seconds counts as gone beside one that is, so that after a mass
+            failure the rest gets that time too, as Kubernetes restarts its clocks after a full disruption.
         type: float
         default: 60
       heartbeat_seconds:

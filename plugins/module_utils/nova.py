@@ -263,7 +263,7 @@ class Nova:
                 enabled=item.get("status") == "enabled",
                 disabled_reason=item.get("disabled_reason") or "",
                 forced_down=bool(item.get("forced_down")),
-                updated_at=item.get("updated_at"),
+                reported=_epoch(item.get("updated_at")),
             )
             for item in answer.get("services", [])
             if item.get("binary") == binary and (host is None or item["host"] == host)

@@ -740,7 +740,9 @@ def test_a_node_that_is_not_ready_with_a_nova_compute_that_is_up_is_drained_by_m
     assert entries(site)[IDS[0]]["route"] == "LiveMigrate" and site.fenced == []
 
 
-def test_a_step_that_was_frozen_sends_nothing_when_it_wakes(site):
+@pytest.mark.parametrize("set_back", [0.0, 60.0])
+def test_a_step_that_was_frozen_sends_nothing_when_it_wakes(site, set_back):
+    """Nor when the clock was set back meanwhile."""
     dead(site)
     original = SiteClient.patch
 
@@ -749,6 +751,7 @@ def test_a_step_that_was_frozen_sends_nothing_when_it_wakes(site):
         if any(item.get("phase") == "Evacuating" for item in body.get("status", {}).get("instances") or []):
             SiteClient.patch = original
             site.clock.now += 60
+            site.clock.set_back = set_back
         return answer
 
     SiteClient.patch = frozen
@@ -759,6 +762,41 @@ def test_a_step_that_was_frozen_sends_nothing_when_it_wakes(site):
     assert ("evacuate",) not in site.calls, "somebody else may be at it by now"
     run()
     arrived(site)
+
+
+def test_a_step_that_was_frozen_while_it_gave_an_allocation_back_sends_nothing(site):
+    site.server(0, task="migrating", until=float("inf"), finish=lambda vm: None)
+    cut_off(site)
+    site.die()
+    site.evict()
+    original = SiteNova.take_back_allocation
+
+    def frozen(self, server, migration):
+        SiteNova.take_back_allocation = original
+        answer = original(self, server, migration)
+        site.clock.now += 60
+        return answer
+
+    SiteNova.take_back_allocation = frozen
+    try:
+        run(timeout=0.5)
+    finally:
+        SiteNova.take_back_allocation = original
+    assert ("evacuate",) not in site.calls
+    run()
+    assert site.servers[IDS[0]]["host"] == "cmp03"
+    harmless(site)
+
+
+def test_what_look_has_read_is_not_asked_again_for_each_server(site):
+    """A hundred servers whose live migrations were cut off: one question about the host's records a pass, none for each."""
+    site.server(0, task="migrating", until=float("inf"), finish=lambda vm: None)
+    cut_off(site)
+    site.die()
+    site.evict()
+    run()
+    before = site.calls[: site.calls.index(("evacuate",))]
+    assert before[-1] == ("take back",) and before[-2][0] != "migrations"
 
 
 @pytest.mark.parametrize("kind", ["plain", "slow fence", "no host", "by consent"])

@@ -194,7 +194,31 @@ def test_when_all_others_have_just_come_back_the_rest_gets_time():
     assert refused(replace(facts, nodes=back)) == ("isolated", "Settling")
     assert refused(replace(facts, nodes=back), Limits(settle_seconds=0)) is None
     one_stayed = {**back, "cmp05": replace(back["cmp05"], since=NOW - 61)}
-    assert refused(replace(facts, nodes=one_stayed)) is None
+    assert refused(replace(facts, nodes=one_stayed)) == ("unhealthy_share", "Settling")
+
+
+def test_after_a_mass_failure_the_rest_gets_time_though_some_never_were_away():
+    """As the operator's own host, when all others were cut off: they do not come back in the same second."""
+    for count, gone, back, reason in (
+        (3, 1, 1, "Settling"),
+        (3, 1, 0, None),
+        (2, 1, 1, "Settling"),
+        (10, 2, 4, "Settling"),
+        (10, 2, 3, None),
+    ):
+        facts = with_nodes(count, gone)
+        for name in list(facts.nodes)[gone : gone + back]:
+            facts = replace(facts, nodes={**facts.nodes, name: replace(facts.nodes[name], since=NOW - 59)})
+        assert refused(facts) == (reason and ("unhealthy_share", reason)), (count, gone, back)
+        assert refused(facts, Limits(settle_seconds=58)) is None
+        worked_on = {name: replace(own, maintenance="manual") for name, own in facts.hypervisors.items() if name != HOST}
+        assert refused(replace(facts, hypervisors={**facts.hypervisors, **worked_on})) is None, "rebooted by somebody"
+
+
+def test_after_a_zone_was_gone_its_rest_gets_time():
+    facts = with_nodes(9, zones=3)
+    back = {**facts.nodes, "cmp04": replace(facts.nodes["cmp04"], since=NOW - 59)}
+    assert refused(replace(facts, nodes=back)) == ("unhealthy_zone", "Settling")
 
 
 def test_a_single_host_is_no_mass_failure_and_two_of_three_are():

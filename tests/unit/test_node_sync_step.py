@@ -150,7 +150,13 @@ class FakeNova:
     def _facts(self, host: str) -> ServiceFacts:
         one = self.world.services[host]
         return ServiceFacts(
-            f"id-{host}", host, one["up"] and not one["forced"], one["enabled"], one["reason"], one["forced"]
+            f"id-{host}",
+            host,
+            one["up"] and not one["forced"],
+            one["enabled"],
+            one["reason"],
+            one["forced"],
+            one.get("reported"),
         )
 
     def services(self, host=None, binary="nova-compute"):
@@ -453,6 +459,45 @@ def test_a_host_returns_after_its_records_and_its_health(world):
     assert world.condition("cmp01", "HypervisorDisabled") == ("False", "Succeeded")
     assert world.condition("cmp01", "HostReturn") == ("True", "HostHealthy")
     assert told(run(world)) == [] and not world.writes
+
+
+def waits_for_records(world, *records):
+    """What HostReturn says with records of (server, status); the host is healthy again."""
+    world.migrations = [
+        MigrationFacts(number, server, status, kind="evacuation", source="cmp01", target="cmp02")
+        for number, (server, status) in enumerate(records)
+    ]
+    run(world)
+    found = get_condition(world.objects["Hypervisor"]["cmp01"], "HostReturn")
+    assert world.services["cmp01"]["forced"] and (found["status"], found["reason"]) == ("False", "EvacuationsOpen")
+    return found["message"]
+
+
+def test_what_a_person_has_to_do_is_said_exactly(world):
+    """And said anew with each record that is done."""
+    lost_and_evacuated(world)
+    world.now += 120
+    world.services["cmp01"]["reported"] = world.now - 700
+    told_ = waits_for_records(world, ("a", "done"), ("a", "done"), ("b", "done"))
+    assert "3 open evacuation records of servers a, b" in told_ and "nova-compute on cmp01" in told_
+    assert "it has not run since the Node is Ready: start it, then restart it 1 time (" in told_
+    world.services["cmp01"]["reported"] = world.now - 5
+    assert ": restart it (" in waits_for_records(world, ("a", "done"))
+    assert ": restart it 2 times, one after the other (" in waits_for_records(world, ("a", "done"), ("a", "done"))
+
+
+@pytest.mark.parametrize("status", ["accepted", "pre-migrating"])
+def test_a_record_that_was_lost_does_not_destroy_a_guest_months_later(world, status):
+    """It was sent again, and that record is completed: Nova would take the host, and its next start would end the guest."""
+    lost_and_evacuated(world)
+    world.now, world.services["cmp01"]["reported"] = world.now + 120, world.now + 110
+    assert "1 open evacuation record of server x," in waits_for_records(world, ("x", status), ("x", "completed"))
+    assert "reboot --hard" not in waits_for_records(world, ("x", status))
+    assert "that stops server s0, which came back to this host: `openstack server reboot --hard`" in waits_for_records(
+        world, ("x", status), ("s0", status)
+    )
+    world.migrations = [MigrationFacts(1, "x", "failed", kind="evacuation", source="cmp01", target="cmp02")]
+    assert told(run(world)) == [("return", "cmp01", "EvacuationsCompleted")]
 
 
 def test_a_host_returns_that_came_back_before_it_was_disabled(world):

@@ -82,14 +82,16 @@ def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> De
     if server.vm_state == "paused":
         told = "its memory went with the host: resetting it to active, so that it boots elsewhere"
         return Decision(replace(entry, message=told), "ResetState")
-    pin = server.maybe_at or _stuck_at(server)
+    cut_off = server.cut_off
+    pin = (cut_off.target if cut_off else "") or _stuck_at(server)
     if pin and context.others.get(pin) == "down":
         return wait(
             entry, f"a guest of it may run on {pin}, which is down: bring {pin} back, or fence it and force it down"
         )
     pin = pin if context.others.get(pin) == "up" else ""
     decision = attempt(entry, ROUTE, "Evacuating", "evacuation" + (f" to {pin}" if pin else ""), context)
-    return replace(decision, target=pin, on_disk=not server.volume_backed)
+    release = (cut_off.uuid or "") if pin and cut_off else ""
+    return replace(decision, target=pin, on_disk=not server.volume_backed, release=release)
 
 
 def _in_flight(entry: Entry, server: ServerFacts, context: Context) -> Decision | None:

@@ -82,12 +82,14 @@ class Decision:
     ``act``: None (wait, or finished), Restart, RestartAgain, LiveMigrate, ColdMigrate, Evacuate, Confirm,
     ResetState, Stop or Abort.
     ``target``: the only host it may go to; empty lets Nova choose. ``on_disk``: its data is in files of the host's.
+    ``release``: UUID of a broken-off live migration that holds the server's allocation on its host; empty for none.
     """
 
     entry: Entry
     act: str | None = None
     target: str = ""
     on_disk: bool = True
+    release: str = ""
 
 
 def attempt(entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None) -> Decision:

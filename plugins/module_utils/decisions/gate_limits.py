@@ -20,7 +20,7 @@ class Limits:
         (0.55) have it: with more gone the rest could not take their load.
     :ivar max_unhealthy_zone_share: of the hypervisors of one zone.
     :ivar isolated_share: from here on it is this side that is cut off, or Nova that is blind.
-    :ivar settle_seconds: after all others came back at once, the rest gets this time, as Kubernetes' node lifecycle
+    :ivar settle_seconds: after a mass failure the rest gets this time to come back, as Kubernetes' node lifecycle
         controller restarts its clocks when it leaves full disruption.
     :ivar heartbeat_seconds: how old an agent's sign of life may be; agents write every two minutes at the latest.
     :ivar clock_skew_seconds: a sign of life from further in the future is taken for a wrong clock.

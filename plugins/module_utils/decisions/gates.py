@@ -128,11 +128,7 @@ def _node(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
 def _isolated(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
     counted = _counted(host, facts)
     gone = [node for node in counted if node.state != READY]
-    back = [
-        node
-        for node in counted
-        if node.state == READY and node.since is not None and facts.now - node.since < limits.settle_seconds
-    ]
+    back = _back(counted, facts, limits)
     if len(gone) == len(counted):
         return Verdict(
             "isolated", False, "Isolated", f"all {len(counted)} hypervisors are gone: it is this side that is cut off"
@@ -207,7 +203,7 @@ def _second_signal(host: str, facts: GateFacts, limits: Limits) -> Verdict | Non
 
 def _unhealthy_share(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
     counted = _counted(host, facts)
-    return _share("unhealthy_share", counted, limits.max_unhealthy_share, "hypervisors")
+    return _share("unhealthy_share", counted, facts, limits, limits.max_unhealthy_share, "hypervisors")
 
 
 def _unhealthy_zone(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
@@ -216,15 +212,28 @@ def _unhealthy_zone(host: str, facts: GateFacts, limits: Limits) -> Verdict | No
     if not zone:
         return Verdict("unhealthy_zone", True, "NoZone", f"the Node {host} has no zone")
     inside = [node for node in counted if node.zone == zone]
-    return _share("unhealthy_zone", inside, limits.max_unhealthy_zone_share, f"hypervisors of zone {zone}")
+    limit = limits.max_unhealthy_zone_share
+    return _share("unhealthy_zone", inside, facts, limits, limit, f"hypervisors of zone {zone}")
 
 
-def _share(gate: str, counted: list[NodeFacts], limit: float, what: str) -> Verdict:
+def _share(
+    gate: str, counted: list[NodeFacts], facts: GateFacts, limits: Limits, limit: float, what: str
+) -> Verdict:
     gone = sum(1 for node in counted if node.state != READY)
     told = f"{gone} of {len(counted)} {what} are not Ready"
     # One host is no mass failure, even where it is half of all.
     if gone > 1 and gone > limit * len(counted):
         return Verdict(gate, False, "TooManyUnhealthy", f"{told}, over the limit of {limit:.0%}")
+    back = len(_back(counted, facts, limits))
+    if back and gone + back > limit * len(counted):
+        # A partition ends for one host after the other, and the clocks of the last ones have run out during it.
+        return Verdict(
+            gate,
+            False,
+            "Settling",
+            f"{told} and {back} came back within the last {limits.settle_seconds:g} s: together over the limit of"
+            f" {limit:.0%}, and the rest gets the same time to come back",
+        )
     return Verdict(gate, True, "BelowLimit", told)
 
 
@@ -314,6 +323,18 @@ def _in_flight(host: str, facts: GateFacts, limits: Limits) -> Verdict | None:
     return Verdict("in_flight", True, "NothingInFlight", f"Nova moves nothing from or to {host}{told}")
 
 
+def _back(counted: list[NodeFacts], facts: GateFacts, limits: Limits) -> list[NodeFacts]:
+    """Those that were away just now, and not because somebody works on them."""
+    return [
+        node
+        for node in counted
+        if node.state == READY
+        and node.since is not None
+        and facts.now - node.since < limits.settle_seconds
+        and (facts.hypervisors or {})[node.name].maintenance not in FOREIGN_MAINTENANCE
+    ]
+
+
 def _counted(host: str, facts: GateFacts) -> list[NodeFacts]:
     """The Nodes by which the health of the whole is measured: hypervisors whose state has no known cause.
 
@@ -391,7 +412,7 @@ GATES: tuple[Gate, ...] = (
         "Mass failures are networks and clocks far more often than hosts, and the rest could not carry the load.",
         _HEALTH,
         ("BelowLimit",),
-        ("TooManyUnhealthy",),
+        ("TooManyUnhealthy", "Settling"),
         _unhealthy_share,
     ),
     Gate(
@@ -401,7 +422,7 @@ GATES: tuple[Gate, ...] = (
         "A zone that goes at once has lost its network or its power, which comes back.",
         _HEALTH,
         ("BelowLimit", "NoZone"),
-        ("TooManyUnhealthy",),
+        ("TooManyUnhealthy", "Settling"),
         _unhealthy_zone,
     ),
     Gate(

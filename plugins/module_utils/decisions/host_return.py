@@ -7,11 +7,16 @@
 Two acts, in this order and in runs of their own: force-down is taken back, the compute service is enabled. A host that
 comes back too early runs guests that run elsewhere by now: Nova's evacuation records are "done" until its restarted
 nova-compute has destroyed them, and "completed" from then on.
+
+A request that was lost leaves a record that is "accepted" for ever, beside that of the request which was sent again. Nova
+does not mind it, but the next start of the host's nova-compute destroys that server's guest, wherever the server is by then:
+also when it has come back to this host, months later. So it is waited for until no such record is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import (
@@ -25,6 +30,10 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.service_change import EVICTION_REASON
 
 CLEAR, ENABLE = "clear", "enable"
+# What a nova-compute that starts takes up (nova.compute.manager, _destroy_evacuated_instances).
+OPEN = frozenset({"accepted", "pre-migrating", "done"})
+# Servers named in a message.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,12 @@ def decide(
     migrations: Iterable[MigrationFacts] | None,
     ready_seconds: float,
     now: float,
+    here: Collection[str] = (),
 ) -> Return:
     """What to do with a :func:`candidate`.
 
     :param migrations: Nova's records that touch the host, None when it does not answer.
+    :param here: UUIDs of the servers that Nova has on the host; matters only where there are :func:`open_records`.
     """
     if eviction is not None and not eviction.finished:
         return Return(None, "EvictionUnfinished", "its Eviction is not finished")
@@ -81,22 +92,53 @@ def decide(
     if service.forced_down:
         if migrations is None:
             return Return(None, "NovaUnavailable", "Nova does not tell its evacuation records")
-        open_ = [
-            record
-            for record in migrations
-            if record.kind == "evacuation" and record.source == service.host and record.status == "done"
-        ]
-        if open_:
-            return Return(
-                None,
-                "EvacuationsOpen",
-                f"its nova-compute has {len(open_)} evacuated servers to clean up first: start it if it does not run; if it "
-                "does, restart it: at each start it completes one record of each server (docs/evacuation.md)",
-            )
+        records = open_records(service.host, migrations)
+        if records:
+            return Return(None, "EvacuationsOpen", _to_clean_up(node, service, records, here))
         return Return(CLEAR, "EvacuationsCompleted", "force-down is taken back")
     if not service.up:
         return Return(None, "ServiceDown", "its nova-compute does not run")
     return Return(ENABLE, "HostHealthy", "its compute service is enabled again")
+
+
+def open_records(host: str, migrations: Iterable[MigrationFacts] | None) -> list[MigrationFacts]:
+    """Records of evacuations from a host that a start of its nova-compute would end, one of each server at a start."""
+    return [
+        record
+        for record in migrations or ()
+        if record.kind == "evacuation" and record.source == host and record.status in OPEN
+    ]
+
+
+def _to_clean_up(
+    node: NodeFacts, service: ServiceFacts, records: list[MigrationFacts], here: Collection[str]
+) -> str:
+    """What a person has to do, in words."""
+    servers = Counter(record.server for record in records)
+    starts = max(servers.values())
+    told = (
+        f"Nova has {_count(len(records), 'open evacuation record')} of {_named(servers)}, which only a start of nova-compute on"
+        f" {service.host} ends, one of each server at a start: "
+    )
+    if service.reported is None or node.since is None or service.reported < node.since:
+        again = f", then restart it {_count(starts - 1, 'time')}" if starts > 1 else ""
+        told += f"it has not run since the Node is Ready: start it{again}"
+    else:
+        told += "restart it" + (f" {starts} times, one after the other" if starts > 1 else "")
+    local = sorted(set(servers) & set(here))
+    if local:
+        told += f"; that stops {_named(local)}, which came back to this host: `openstack server reboot --hard` afterwards"
+    return told + " (docs/evacuation.md)"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _named(servers: Collection[str]) -> str:
+    listed = sorted(servers)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return f"{'server' if len(listed) == 1 else 'servers'} {', '.join(listed[:_NAMED])}{more}"
 
 
 def _ours(service: ServiceFacts) -> bool:

@@ -65,8 +65,8 @@ class ServerFacts:
     launched: bool = True
     evacuation: MigrationFacts | None = None
     """The record of its evacuation: an unfinished one if there is any, else the latest."""
-    maybe_at: str = ""
-    """Target of a live migration that its source's death has cut off: the guest may have gone on there."""
+    cut_off: MigrationFacts | None = None
+    """The live migration that its source's death has cut off: the guest may have gone on at its target."""
 
     @property
     def volume_backed(self) -> bool:
@@ -109,7 +109,8 @@ class ServiceFacts:
     enabled: bool
     disabled_reason: str = ""
     forced_down: bool = False
-    updated_at: str | None = None
+    reported: float | None = None
+    """When it last told Nova that it runs, seconds since the epoch; so does one that is forced down."""
 
 
 def stopped_by_user(actions: list[ActionFacts]) -> bool:
@@ -136,8 +137,8 @@ def evacuation_of(records: list[MigrationFacts], server: str, host: str) -> Migr
     return max(unfinished, key=lambda each: each.changed or 0.0) if unfinished else next(iter(own), None)
 
 
-def cut_off_at(records: list[MigrationFacts], server: str, host: str) -> str:
-    """Where a live migration from a dead host was going that never ended; empty when there is none.
+def cut_off_of(records: list[MigrationFacts], server: str, host: str) -> MigrationFacts | None:
+    """The live migration from a dead host that never ended; None when there is none.
 
     :param records: newest first. What was evacuated since is not there any more.
     """
@@ -145,7 +146,7 @@ def cut_off_at(records: list[MigrationFacts], server: str, host: str) -> str:
         if each.server != server or each.source != host:
             continue
         if each.kind == "live-migration":
-            return each.target if each.unfinished else ""
+            return each if each.unfinished else None
         if each.kind == "evacuation" and each.status in ("done", "completed"):
-            return ""
-    return ""
+            return None
+    return None

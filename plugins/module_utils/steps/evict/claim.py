@@ -51,7 +51,8 @@ class Claim:
         self.eviction: dict = {}
         self.changed = False
         self.claimed = False
-        self.written_at = 0.0
+        # By the clock that others judge the claim by, and by one that nobody sets.
+        self._written = (0.0, 0.0)
 
     def adopt(self, eviction: dict) -> None:
         """Take over what was read.
@@ -108,13 +109,13 @@ class Claim:
         """
         old = self.eviction.get("status") or {}
         same = all(old.get(key) == value for key, value in status.items() if key != "holder")
-        if same and self.claimed and not finished and time.time() - self.written_at < self.ttl / 3:
+        if same and self.claimed and not finished and self._age() < self.ttl / 3:
             return
         self._patch(status)
 
     def _patch(self, status: dict) -> None:
         body = {"metadata": {"resourceVersion": self.eviction["metadata"]["resourceVersion"]}, "status": status}
-        began = time.time()
+        began = time.time(), time.monotonic()
         try:
             self.eviction = self.client.patch(self.resource, self.name, body, subresource="status")
         except NotFound:
@@ -122,11 +123,11 @@ class Claim:
         except Conflict:
             raise Again from None
         self.claimed = self.changed = True
-        self.written_at = began
+        self._written = began
 
     def _renew(self) -> None:
         """Renew the claim while a call to Nova takes its time."""
-        if not self.claimed or time.time() - self.written_at < self.ttl / 3:
+        if not self.claimed or self._age() < self.ttl / 3:
             return
         holder = {"identity": self.identity, "renewedAt": status_.stamp(time.time())}
         try:
@@ -138,9 +139,13 @@ class Claim:
     def fresh(self) -> bool:
         """Whether nobody else can have claimed it yet: to be asked right before an act that must not be done twice.
 
-        A step that was frozen after its write (a stopped process, a machine that swaps) finds its claim old.
+        A step that was frozen after its write (a stopped process, a machine that swaps) finds its claim old, also when
+        its clock was set back meanwhile.
         """
-        return time.time() - self.written_at < self.ttl * 2 / 3
+        return self.claimed and self._age() < self.ttl * 2 / 3
+
+    def _age(self) -> float:
+        return max(time.time() - self._written[0], time.monotonic() - self._written[1])
 
     def call_all(self, calls: dict) -> dict:
         """Run calls side by side, renewing the claim while they take long. Errors come out as they are, first in order."""

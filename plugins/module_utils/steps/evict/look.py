@@ -22,7 +22,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
     MIGRATION_ABORTABLE,
     ServerFacts,
     ServiceFacts,
-    cut_off_at,
+    cut_off_of,
     evacuation_of,
     stopped_by_user,
 )
@@ -130,7 +130,7 @@ class Look:
         records = self.nova.migrations(host=host, since=since)
         return {
             key: server
-            and replace(server, evacuation=evacuation_of(records, key, host), maybe_at=cut_off_at(records, key, host))
+            and replace(server, evacuation=evacuation_of(records, key, host), cut_off=cut_off_of(records, key, host))
             for key, server in servers.items()
         }
 

@@ -372,15 +372,18 @@ class Work:
         }.get(act or "")
         if not self.claim.fresh():
             return NOT_SENT
-        self.acts.append({"act": act, "server": server})
         try:
             self.locks.hold(act, facts)
+            if decision.release:
+                # What Nova's rollback of a live migration would have done, had it not died with the host.
+                self.nova.take_back_allocation(server, decision.release)
+            if not self.claim.fresh():
+                return NOT_SENT  # those took their time
+            self.acts.append({"act": act, "server": server})
             if call:
                 call(server)
             elif act == EVACUATE:
                 with_disk = decision.on_disk and not self.params["evacuate_from_image"]
-                if decision.target:
-                    self._take_back(server)
                 self.nova.evacuate(server, decision.target or None, only_with_disk=with_disk)
             elif act == "Abort":
                 migration = self.look.live_migration(server)
@@ -394,13 +397,6 @@ class Work:
             told = with_help(self.nova, server, self._source, str(error))
             return f"{act} {decision.entry.attempts} failed: {told}"
         return ""
-
-    def _take_back(self, server: str) -> None:
-        """What Nova's rollback of a live migration would have done, had it not died with the host."""
-        for record in self.nova.migrations(server=server):
-            if record.kind == "live-migration" and record.unfinished and record.source == self._source and record.uuid:
-                self.nova.take_back_allocation(server, record.uuid)
-                return
 
     def _restart_again(self, server: str) -> None:
         """Send a lost restart again, unless nova-compute has begun it since its host was asked."""

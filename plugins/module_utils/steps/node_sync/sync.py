@@ -120,8 +120,10 @@ class Sync:
             own, node, eviction = self.hypervisors.get(host), self.nodes.get(host), self.evictions.get(host)
             if own is None or not host_return.candidate(own, node, service, eviction):
                 continue
+            migrations = self._migrations(host)
+            here = self._servers(host) if host_return.open_records(host, migrations) else ()
             decided = host_return.decide(
-                node, service, eviction, self._migrations(host), self.timeouts.ready, self.facts.now
+                node, service, eviction, migrations, self.timeouts.ready, self.facts.now, here
             )
             if decided.due:
                 self.due.append(decided.due)
@@ -133,6 +135,12 @@ class Sync:
             return self.nova.migrations(host=host)
         except NovaError:
             return None
+
+    def _servers(self, host: str) -> list[str]:
+        try:
+            return [server.id for server in self.nova.servers_on(host)]
+        except NovaError:
+            return []
 
     def _strays(self) -> list:
         strays = sorted(set(self.nodes) & set(self.services) - set(self.hypervisors))[:_STRAYS]

@@ -178,10 +178,11 @@ class Writer:
         return [told]
 
     def _return_waits(self, own: HypervisorFacts, reason: str, message: str) -> list[Told]:
-        if own.conditions.get(HOST_RETURN, ())[:2] == ("False", reason):
-            return []
-        self.status(own.name, None, {HOST_RETURN: ("False", reason, message, None)})
-        return [Told(own.name, "return-wait", reason, message)]
+        before = own.conditions.get(HOST_RETURN, ())
+        if before != ("False", reason, message):
+            # It says what a person has to do, which changes with each record that is done.
+            self.status(own.name, None, {HOST_RETURN: ("False", reason, message, None)})
+        return [] if before[:2] == ("False", reason) else [Told(own.name, "return-wait", reason, message)]
 
     def stray(self, host: str) -> list[Told]:
         """Tell of a Node with a nova-compute and without a Hypervisor, once while its Event is kept."""
