@@ -1,11 +1,13 @@
-"""python -m tests.chaos [--seed N] [--minutes M | --rounds N] [--round K] [--plan]: faults drawn from a seed, judged.
+"""python -m tests.chaos [--seed N] [--minutes M | --rounds N] [--round K] [--theme T] [--plan]
 
-Rounds are played until the minutes are over. Exit 1 when anything was seen that must never be (docs/chaos.md).
+Faults drawn from a seed, judged. Rounds are played until the minutes are over. Exit 1 when anything was seen that must
+never be (docs/chaos.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -26,6 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="no round begins later (10)")
     parser.add_argument("--rounds", type=int, help="so many rounds, however long they take")
     parser.add_argument("--round", type=int, help="only this round of the seed, or --rounds from it on")
+    parser.add_argument("--theme", choices=schedule.THEMES, help="only rounds of this theme")
     parser.add_argument("--hosts", type=int, default=3, help="hypervisors, which the schedule depends on (3)")
     parser.add_argument("--plan", action="store_true", help="print the schedule and do nothing")
     parser.add_argument("--lab", type=int, default=73, help="seed of the lab, which tells labs apart (73)")
@@ -40,8 +43,13 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
     first = arguments.round or 0
     count = arguments.rounds or (1 if arguments.round is not None else None)
+    listed = (
+        drawn
+        for drawn in schedule.rounds(arguments.seed, 10_000, arguments.hosts, first)
+        if arguments.theme in (None, drawn.theme)
+    )
     if arguments.plan:
-        for drawn in schedule.rounds(arguments.seed, count or len(schedule.THEMES), arguments.hosts, first):
+        for drawn in itertools.islice(listed, count or len(schedule.THEMES)):
             console.print("\n".join(schedule.describe(drawn)), markup=False)
         return 0
     site = Site(arguments.lab, arguments.hosts, lambda text: console.print(text, markup=False), arguments.logs)
@@ -50,7 +58,7 @@ def main() -> int:
     try:
         site.up()
         began = time.monotonic()
-        for drawn in schedule.rounds(arguments.seed, count or 10_000, arguments.hosts, first):
+        for drawn in itertools.islice(listed, count):
             if count is None and time.monotonic() - began > arguments.minutes * 60:
                 break
             played.append(site.play(drawn))

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.chaos.schedule import OPERATORS, PART_FAULTS, Fault
+from tests.chaos.moments import Moment
+from tests.chaos.schedule import LANDING, OPERATORS, PART_FAULTS, Fault
 from tests.chaos.verdict import Span
 from tests.deployment import NAMESPACE, Deployment
 from tests.evictor import GROUP, fencing
@@ -87,6 +88,7 @@ class Faults:
         self.tell = tell
         self.spans: list[Span] = []
         self.kills: list[tuple[float, str, int]] = []
+        self.landing = Moment()
         self._open: dict[Fault, list[Span]] = {}
         self._undo: dict[Fault, Callable[[], object]] = {}
         self._lock = threading.Lock()
@@ -159,11 +161,13 @@ class Faults:
             if not others:
                 raise LabError("no standby runs")
             return others[0]
-        return target
+        return self.landing.host if target == LANDING else target
 
     def _do(self, fault: Fault) -> tuple[list[str], Callable[[], object]]:
         """Do it; return the hosts (or the target) that it hits, and what heals it."""
         kind, target = fault.kind, fault.target
+        if target.startswith(f"{LANDING}/"):
+            target = f"{self.landing.host}/{target.partition('/')[2]}"
         if kind in PART_FAULTS:
             return self._part(kind, target)
         if kind == "guest-kill":
@@ -193,6 +197,9 @@ class Faults:
             host.freeze()
         elif kind in ("host-cut", "host-unplug"):
             host.partition("drop" if kind == "host-cut" else "link")
+        elif kind == "host-heal":
+            host.heal()
+            return lambda: None
         else:
             self._cut(name, "api" if kind == "host-api-cut" else "nova")
             return lambda: self._connect(name)
@@ -220,7 +227,7 @@ table {_TABLE} {{
             host.network_exec(["nft", "-f", "-"], input=text, text=True, check=True)
 
     def _guest(self, name: str) -> tuple[list[str], Callable[[], object]]:
-        server = self.servers[name]
+        server = self.landing.server if name == LANDING else self.servers[name]
         pid = self.lab.oracle.qemu_pid(server)
         if pid is None:
             raise LabError("it has no QEMU now")

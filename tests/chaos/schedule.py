@@ -37,7 +37,16 @@ MESSENGERS = ("rabbitmq", "nova-conductor", "nova-scheduler", "nova-compute")
 # A process that is killed comes back by itself; frozen or down it stays so until it is healed.
 PART_FAULTS = ("kill", "freeze", "down")
 
-THEMES = ("guests", "host", "drain", "operator-host", "fencing", "two-hosts", "partition", "drained-host-dies")
+# Moments of a host's Eviction, as it is seen by others: its power switch is about to be asked, it is proven off, the first
+# evacuation is about to be asked for, the first guest runs at its target.
+MOMENTS = ("fencing", "proven", "asked", "landed")
+# What a fault at a moment may hit beside a name: the host and the guest of that first landing.
+LANDING = "landing"
+
+THEMES = (
+    *("guests", "host", "drain", "operator-host", "fencing", "two-hosts", "partition", "drained-host-dies"),
+    *("worst-moment", "one-after-the-other"),
+)
 
 # What a server is to be at the end of each round.
 RUN, STOPPED, LEFT_ALONE = "run", "stopped", "left alone"
@@ -47,16 +56,18 @@ RUN, STOPPED, LEFT_ALONE = "run", "stopped", "left alone"
 class Fault:
     """One fault.
 
-    :ivar at: seconds after the begin of the round.
+    :ivar at: seconds after the begin of the round, or after the moment `when`.
     :ivar kind: ``guest-kill``, ``host-*``, ``bmc-*``, ``drain``, ``isolation``, ``operators-cut``, or one of PART_FAULTS.
-    :ivar target: server, host, ``acting`` or ``standby`` (the host of that operator), or what the lab's verbs take.
+    :ivar target: server, host, ``acting`` or ``standby`` (the host of that operator), LANDING, or what the lab's verbs take.
     :ivar lasts: seconds until it is healed; 0 for what is over at once.
+    :ivar when: one of MOMENTS; empty for a fault that comes at its second whatever is at work.
     """
 
     at: float
     kind: str
     target: str
     lasts: float = 0.0
+    when: str = ""
 
     @property
     def until(self) -> float:
@@ -64,8 +75,8 @@ class Fault:
         return self.at + self.lasts
 
     def overlaps(self, other: Fault) -> bool:
-        """Whether both are there at one moment."""
-        return self.at <= other.until and other.at <= self.until
+        """Whether both are there, or may be there, at one moment."""
+        return bool(self.when or other.when) or self.at <= other.until and other.at <= self.until
 
 
 @dataclass(frozen=True)
@@ -242,6 +253,38 @@ class _Draw:
     def _drain(self) -> list[Fault]:
         return [Fault(self._at(0.0, 8.0), "drain", self.rng.choice(self.hosts))]
 
+    def _worst_moment(self) -> list[Fault]:
+        """A host is lost, and in the midst of its evacuation something else fails, or it comes back."""
+        host = self.rng.choice(self.hosts)
+        when = self.rng.choice(MOMENTS)
+        at = round(self.rng.uniform(0.0, 2.0), 1)
+        lost = Fault(self._at(0.0, 3.0), self.rng.choice(HOST_FAULTS), host, self._lasts(LONG))
+        part = self.rng.choice(("kube-apiserver", "kube-apiserver", "etcd", *MESSENGERS[:3], "mariadb", "nova-api"))
+        frozen = self.rng.choice(("freeze", "down"))
+        drawn = [
+            Fault(at, "kill", part, when=when),
+            Fault(at, frozen, part, self._lasts(SHORT, MEDIUM), when),
+            Fault(at, "kill", self.rng.choice(("acting", "operators")), when=when),
+            Fault(at, "freeze", self.rng.choice(("acting", "operators")), self._lasts(SHORT, MEDIUM), when),
+            Fault(at, "host-api-cut", "acting", self._lasts(SHORT, MEDIUM), when),
+        ]
+        if when in ("asked", "landed"):
+            drawn.append(Fault(at + 1.0, "host-heal", host, when=when))
+        if when == "landed":
+            drawn += [
+                Fault(at, "host-power", LANDING, self._lasts((60.0, 80.0)), when),
+                Fault(at, "guest-kill", LANDING, when=when),
+                Fault(at, "kill", f"{LANDING}/nova-compute", when=when),
+            ]
+        return [lost, self.rng.choice(drawn)]
+
+    def _one_after_the_other(self) -> list[Fault]:
+        """A host is lost for long, and when it has just come back another one is, with what was evacuated to it."""
+        first, second = self.rng.sample(self.hosts, 2)
+        one = Fault(self._at(0.0, 3.0), self.rng.choice(HOST_FAULTS), first, self._lasts((75.0, 85.0)))
+        begin = round(one.until + self.rng.uniform(0.5, 20.0), 1)
+        return [one, Fault(begin, self.rng.choice(HOST_FAULTS), second, self._lasts(LONG))]
+
     def _drained_host_dies(self) -> list[Fault]:
         host = self.rng.choice(self.hosts)
         drain = Fault(self._at(0.0, 4.0), "drain", host)
@@ -268,6 +311,8 @@ def waits(faults: tuple[Fault, ...], hosts: int) -> list[str]:
             found.append("a part that is needed is away for long")
         if any(other.target.rpartition("/")[2] in MESSENGERS and other.kind in PART_FAULTS for other in faults):
             found.append("a message of Nova may be lost, and is sent again late")
+        if any(other.when for other in faults):
+            found.append("something fails in the midst of it")
         if any(other.kind in HALF_FAULTS and other.overlaps(fault) for other in faults):
             found.append("another host is half lost")
     return sorted(set(found))
@@ -277,7 +322,8 @@ def describe(drawn: Round) -> list[str]:
     """A round for people: a line for each fault."""
     head = f"round {drawn.number} of seed {drawn.seed}: {drawn.theme}"
     lines = [head + (f" (waits: {'; '.join(drawn.waits)})" if drawn.waits else "")]
-    lines += [f"  {fault.at:5.1f} s  {say(fault)}" for fault in drawn.faults]
+    lines += [f"  {fault.at:5.1f} s  {say(fault)}" for fault in drawn.faults if not fault.when]
+    lines += [f"  {fault.at:+5.1f} s after {fault.when}: {say(fault)}" for fault in drawn.faults if fault.when]
     return lines
 
 
@@ -288,6 +334,7 @@ _WORDS = {
     "host-cut": "packets from and to host {0} vanish",
     "host-unplug": "the cable of host {0} is pulled",
     "host-api-cut": "host {0} no longer reaches the Kubernetes API",
+    "host-heal": "host {0} comes back",
     "host-nova-cut": "host {0} no longer reaches the message broker",
     "isolation": "every host but that of the acting operator is cut off",
     "operators-cut": "no host, and so no operator, reaches the Kubernetes API",
@@ -301,13 +348,18 @@ _WORDS = {
     "freeze": "{0} stands still",
     "down": "{0} is down",
 }
-_TARGETS = {"acting": "the acting operator", "standby": "the standby operator", "operators": "both operators"}
+_TARGETS = {
+    "acting": "the acting operator",
+    "standby": "the standby operator",
+    "operators": "both operators",
+    LANDING: "the first to land",
+}
 
 
 def say(fault: Fault) -> str:
     """One fault in words."""
     target = _TARGETS.get(fault.target, fault.target)
-    if fault.target in OPERATORS and fault.kind.startswith("host-"):
+    if fault.target in (*OPERATORS, LANDING) and fault.kind.startswith("host-"):
         target = f"of {target}"
     words = _WORDS[fault.kind].format(target)
     if fault.target == "operators":

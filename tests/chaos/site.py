@@ -157,10 +157,25 @@ class Site:
             self._tell(f"HEAL  {fault.kind} {fault.target}")
             faults.undo(fault)
 
-        moments = [(fault.at, 0, do, fault) for fault in drawn.faults]
-        moments += [(fault.until, 1, undo, fault) for fault in drawn.faults if fault.lasts]
+        def do_at_its_moment(fault: schedule.Fault) -> None:
+            while (moment := round_.moment(fault.when)) is None:
+                if time.time() > round_.began + drawn.seconds:
+                    self._left_out(f"left out: {fault.kind} {fault.target}: {fault.when} never came")
+                    return
+                time.sleep(0.05)
+            faults.landing = moment
+            time.sleep(fault.at)
+            do(fault)
+            if fault.lasts:
+                time.sleep(fault.lasts)
+                undo(fault)
+
+        timed = [fault for fault in drawn.faults if not fault.when]
+        moments = [(fault.at, 0, do, fault) for fault in timed]
+        moments += [(fault.until, 1, undo, fault) for fault in timed if fault.lasts]
         jobs: list[Future[None]] = []
         with ThreadPoolExecutor(16) as pool:
+            jobs += [pool.submit(do_at_its_moment, fault) for fault in drawn.faults if fault.when]
             for at, _order, act, fault in sorted(moments, key=lambda moment: (moment[0], moment[1], moment[3])):
                 time.sleep(max(0.0, round_.began + at - time.time()))
                 jobs.append(pool.submit(act, fault))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.moments import Moment, reached
 from tests.chaos.schedule import RUN, STOPPED
 from tests.chaos.verdict import Evacuation, Facts, Life, ServerFacts, Span, condition, moment, proof
 from tests.deployment import NAMESPACE, Deployment
@@ -237,6 +238,10 @@ class Round:
         return facts
 
     # -- during the round ----------------------------------------------------------------------------------------------
+
+    def moment(self, when: str) -> Moment | None:
+        """Whether that moment of the Eviction of a host has come."""
+        return reached(when, self._seen(), self.witness.lives(self.began), self.began)
 
     def should_be_elsewhere(
         self, host: str, servers: list[str], tell: Callable[[str], None], timeout: float = 20

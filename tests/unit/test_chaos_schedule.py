@@ -9,7 +9,9 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos import schedule
+from tests.chaos.moments import Moment, reached
 from tests.chaos.schedule import Fault, draw, rounds, waits
+from tests.chaos.verdict import Life
 
 MANY = [each for seed in range(60) for each in rounds(seed, len(schedule.THEMES))]
 
@@ -43,8 +45,9 @@ def test_every_kind_is_drawn() -> None:
     kinds = {fault.kind for each in MANY for fault in each.faults}
     assert kinds == {
         *(*schedule.HOST_FAULTS, *schedule.HALF_FAULTS, *schedule.PARTITIONS, *schedule.BMC_FAULTS),
-        *(*schedule.PART_FAULTS, "guest-kill", "drain"),
+        *(*schedule.PART_FAULTS, "guest-kill", "drain", "host-heal"),
     }
+    assert {fault.when for each in MANY for fault in each.faults} == {"", *schedule.MOMENTS}
     targets = {fault.target for each in MANY for fault in each.faults}
     assert {
         *schedule.CONTROL_PARTS,
@@ -63,11 +66,12 @@ def test_faults_are_in_order_and_end_in_time(hosts: int) -> None:
     names = {*schedule.host_names(hosts), *schedule.servers(hosts)}
     for each in rounds(5, 40, hosts):
         assert each.faults and list(each.faults) == sorted(each.faults)
-        assert each.seconds < 150
+        assert each.seconds < 205
         for fault in each.faults:
             assert fault.at >= 0 and fault.lasts >= 0
             assert schedule.say(fault)
-            known = {*names, *schedule.CONTROL_PARTS, *schedule.OPERATORS, "operators"}
+            known = {*names, *schedule.CONTROL_PARTS, *schedule.OPERATORS, "operators", schedule.LANDING}
+            known |= {f"{schedule.LANDING}/nova-compute"}
             assert fault.target in known or fault.target.partition("/")[0] in names
 
 
@@ -84,7 +88,7 @@ def test_a_target_is_left() -> None:
 def test_a_part_is_hurt_once_a_round() -> None:
     """What is down cannot be killed."""
     for each in MANY:
-        parts = [fault.target for fault in each.faults if fault.kind in schedule.PART_FAULTS]
+        parts = [fault.target for fault in each.faults if fault.kind in schedule.PART_FAULTS and not fault.when]
         assert len(parts) == len(set(parts))
 
 
@@ -121,3 +125,42 @@ def test_two_of_five_hosts_are_no_mass_failure() -> None:
 def test_a_short_loss_need_not_be_evacuated() -> None:
     short = Fault(1.0, "host-power", "cmp01", 30.0)
     assert schedule.Round(0, 0, "host", (short,), ()).must_evacuate == ()
+
+
+def test_a_fault_at_a_moment_is_told_with_it_and_excuses_waiting() -> None:
+    heal = Fault(1.5, "host-heal", "cmp01", when="asked")
+    found = waits((LOST, heal), 3)
+    assert found == ["something fails in the midst of it"]
+    told = schedule.describe(schedule.Round(0, 0, "worst-moment", (LOST, heal), tuple(found)))
+    assert told[1:] == [
+        "    1.0 s  host cmp01 loses its power for 90 s",
+        "   +1.5 s after asked: host cmp01 comes back",
+    ]
+
+
+def eviction(fenced: str = "", *, entries: tuple[str, ...] = (), instances: tuple[str, ...] = ()) -> dict:
+    conditions = [{"type": "Fenced", "status": fenced}] if fenced else []
+    listed = [{"id": server, "route": "Evacuate"} for server in entries]
+    status = {"conditions": conditions, "instances": listed}
+    return {"spec": {"hypervisor": "cmp01", "instances": list(instances)}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("when", "before", "after"),
+    [
+        ("fencing", eviction(), eviction("Unknown")),
+        ("proven", eviction("Unknown"), eviction("True")),
+        ("asked", eviction("True"), eviction("True", entries=("a",))),
+    ],
+)
+def test_a_moment_is_seen_when_it_comes(when: str, before: dict, after: dict) -> None:
+    assert reached(when, [before], [], 0.0) is None
+    assert reached(when, [before, after], [], 0.0) == Moment()
+    assert reached(when, [{**after, "spec": {"hypervisor": "cmp01", "instances": ["a"]}}], [], 0.0) is None
+
+
+def test_the_first_landing_is_a_new_guest_of_an_evacuated_server_elsewhere() -> None:
+    seen = [eviction("True", entries=("a",))]
+    lives = [Life("a", "cmp01", 1, 20.0), Life("b", "cmp02", 2, 20.0), Life("a", "cmp02", 3, 5.0)]
+    assert reached("landed", seen, lives, 10.0) is None
+    assert reached("landed", seen, [*lives, Life("a", "cmp03", 4, 30.0)], 10.0) == Moment("cmp03", "a")

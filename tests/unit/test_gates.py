@@ -211,7 +211,9 @@ def test_after_a_mass_failure_the_rest_gets_time_though_some_never_were_away():
             facts = replace(facts, nodes={**facts.nodes, name: replace(facts.nodes[name], since=NOW - 59)})
         assert refused(facts) == (reason and ("unhealthy_share", reason)), (count, gone, back)
         assert refused(facts, Limits(settle_seconds=58)) is None
-        worked_on = {name: replace(own, maintenance="manual") for name, own in facts.hypervisors.items() if name != HOST}
+        worked_on = {
+            name: replace(own, maintenance="manual") for name, own in facts.hypervisors.items() if name != HOST
+        }
         assert refused(replace(facts, hypervisors={**facts.hypervisors, **worked_on})) is None, "rebooted by somebody"
 
 

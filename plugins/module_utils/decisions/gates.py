@@ -216,9 +216,7 @@ def _unhealthy_zone(host: str, facts: GateFacts, limits: Limits) -> Verdict | No
     return _share("unhealthy_zone", inside, facts, limits, limit, f"hypervisors of zone {zone}")
 
 
-def _share(
-    gate: str, counted: list[NodeFacts], facts: GateFacts, limits: Limits, limit: float, what: str
-) -> Verdict:
+def _share(gate: str, counted: list[NodeFacts], facts: GateFacts, limits: Limits, limit: float, what: str) -> Verdict:
     gone = sum(1 for node in counted if node.state != READY)
     told = f"{gone} of {len(counted)} {what} are not Ready"
     # One host is no mass failure, even where it is half of all.

@@ -110,9 +110,7 @@ def open_records(host: str, migrations: Iterable[MigrationFacts] | None) -> list
     ]
 
 
-def _to_clean_up(
-    node: NodeFacts, service: ServiceFacts, records: list[MigrationFacts], here: Collection[str]
-) -> str:
+def _to_clean_up(node: NodeFacts, service: ServiceFacts, records: list[MigrationFacts], here: Collection[str]) -> str:
     """What a person has to do, in words."""
     servers = Counter(record.server for record in records)
     starts = max(servers.values())
@@ -127,7 +125,9 @@ def _to_clean_up(
         told += "restart it" + (f" {starts} times, one after the other" if starts > 1 else "")
     local = sorted(set(servers) & set(here))
     if local:
-        told += f"; that stops {_named(local)}, which came back to this host: `openstack server reboot --hard` afterwards"
+        told += (
+            f"; that stops {_named(local)}, which came back to this host: `openstack server reboot --hard` afterwards"
+        )
     return told + " (docs/evacuation.md)"
 
 

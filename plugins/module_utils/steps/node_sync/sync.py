@@ -122,9 +122,7 @@ class Sync:
                 continue
             migrations = self._migrations(host)
             here = self._servers(host) if host_return.open_records(host, migrations) else ()
-            decided = host_return.decide(
-                node, service, eviction, migrations, self.timeouts.ready, self.facts.now, here
-            )
+            decided = host_return.decide(node, service, eviction, migrations, self.timeouts.ready, self.facts.now, here)
             if decided.due:
                 self.due.append(decided.due)
             jobs.append((host, lambda o=own, s=service, d=decided: self.writer.give_back(o, s, d)))
