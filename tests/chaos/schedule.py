@@ -76,7 +76,7 @@ class Fault:
 
     def overlaps(self, other: Fault) -> bool:
         """Whether both are there, or may be there, at one moment."""
-        return bool(self.when or other.when) or self.at <= other.until and other.at <= self.until
+        return bool(self.when or other.when) or (self.at <= other.until and other.at <= self.until)
 
 
 @dataclass(frozen=True)
