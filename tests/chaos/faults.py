@@ -25,6 +25,8 @@ from tests.lab.kubernetes import API_PORT, SERVICE_ADDRESS
 from tests.lab.nova import MESSAGE_PORT
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/c5c3-ha-hypervisor-operator"
+# Seconds between two hosts that come back after a partition.
+STAGGER = 12.0
 _TABLE = "inet c5c3_chaos"
 _CUTS = {
     "api": (
@@ -180,7 +182,7 @@ class Faults:
             hosts = [name for name in self.lab.hosts if name != self.acting.host]
             for name in hosts:
                 self.lab.partition(name)
-            return hosts, lambda: [self.lab.hosts[name].heal() for name in hosts]
+            return hosts, lambda: self._reunite(hosts)
         if kind == "operators-cut":
             hosts = list(self.lab.hosts)
             for name in hosts:
@@ -188,6 +190,13 @@ class Faults:
             return hosts, lambda: [self._connect(name) for name in hosts]
         host = self.host_of(target)
         return [host], self._host(kind, host)
+
+    def _reunite(self, hosts: list[str]) -> None:
+        """One after the other, as switches and kubelets come back: the clocks of the last ones have run out by then."""
+        for name in hosts:
+            if name != hosts[0]:
+                time.sleep(STAGGER)
+            self.lab.hosts[name].heal()
 
     def _host(self, kind: str, name: str) -> Callable[[], object]:
         host = self.lab.hosts[name]
