@@ -44,7 +44,9 @@ class Selection:
         ]
         if left:
             config.hook.pytest_deselected(items=left)
-            items[:] = [item for item in items if item not in set(left)]
+            gone = set(left)
+            items[:] = [item for item in items if item not in gone]
+        items.sort(key=lambda item: selection.turn(item.path.name))
         for file in list(self.open):
             if when := _passed(file).when():
                 reason = f"the lab passed on this machine with the same content at {when}"

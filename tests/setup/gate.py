@@ -107,7 +107,7 @@ def gates() -> list[Gate]:
             "lab",
             "tests/integration",
             3300,
-            *("-v", "-n", "2", "--dist", "loadfile", *again),
+            *("-v", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *again),
             live=True,
             alone=True,
         ),

@@ -75,3 +75,9 @@ def test_a_moved_file_is_another_content(tmp_path):
     one = selection.Record("x", selection.ROOT / "rulebooks", folder=tmp_path)
     other = selection.Record("x", selection.ROOT / "extensions" / "eda" / "rulebooks", folder=tmp_path)
     assert one.path != other.path
+
+
+def test_the_longest_files_come_first_and_exist():
+    there = {path.name for path in (selection.ROOT / "tests" / "integration").glob("test_*.py")}
+    assert set(selection.LONGEST) <= there
+    assert sorted(there, key=selection.turn)[: len(selection.LONGEST)] == list(selection.LONGEST)
