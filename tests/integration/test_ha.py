@@ -113,10 +113,9 @@ def _enable_all(lab: Lab) -> None:
             compute.enable_service(service, service.host, "nova-compute")
 
 
-# test_roles.py looks at each of its runs, too
+# That a second run changes nothing: test_roles.py.
 @pytest.mark.thorough
-def test_second_deployment_changes_nothing(site):
-    assert site.deployment.deploy()["changed"] == 0
+def test_a_planned_second_deployment_changes_nothing(site):
     assert site.deployment.deploy(arguments=("--check", "--diff"))["changed"] == 0
 
 
@@ -288,7 +287,7 @@ def test_guest_dies_while_the_api_server_is_away(site):
     site.lab.kill("kube-apiserver", stay_down=True)
     killed = time.time()
     site.lab.kill(server)
-    wait_until(lambda: time.time() > killed + 45, 60, "45 s without an API server")
+    wait_until(lambda: time.time() > killed + 20, 60, "20 s without an API server")
     assert site.boots(server) == boots, "nobody can have acted"
     site.lab.heal("kube-apiserver")
     site.recovered(server, boots, killed)
