@@ -45,11 +45,17 @@ def settings(of: Scenario) -> dict[str, str]:
 
 
 def playbook(
-    of: Scenario, name: str, variables: dict[str, Any] | None = None, *options: str, timeout: float = 1200
+    of: Scenario,
+    name: str,
+    variables: dict[str, Any] | None = None,
+    *options: str,
+    timeout: float = 1200,
+    log: str = "",
 ) -> tuple[int, str]:
     """Run a playbook on a scenario's hosts, as an operator does, and return its exit code and output.
 
-    ``name`` is one of the collection, or a path. The scenario's vars/main.yml is given to it, and ``variables`` over that.
+    ``name`` is one of the collection, or a path. The scenario's vars/main.yml is given to it, and ``variables`` over that. ``log``
+    names its log among several that run at once.
     """
     env = settings(of)
     env.update(
@@ -63,7 +69,8 @@ def playbook(
         argv += ["-e", f"@{given}"]
     if variables:
         argv += ["-e", json.dumps(variables)]
-    return run(of, Path(name).name.removeprefix("c5c3.ha.").removesuffix(".yml"), argv, env, timeout)
+    what = Path(name).name.removeprefix("c5c3.ha.").removesuffix(".yml")
+    return run(of, f"{what}-{log}" if log else what, argv, env, timeout)
 
 
 def run(of: Scenario, what: str, argv: list[str], env: dict[str, str], timeout: float) -> tuple[int, str]:
