@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -171,6 +172,12 @@ def running(host: Host) -> bool:
     return on(host, "systemctl", "is-system-running", check=False).strip() in ("running", "degraded")
 
 
+def reachable(host: Host) -> bool:
+    """Tell whether a role can reach a host; the machine may still look for one of the same address that is gone."""
+    with socket.create_connection((host.address, 22), 1):
+        return True
+
+
 def create(of: Scenario, host: Host) -> None:
     """Make and start one host, with a fresh disk."""
     # a name that leads to a machine which is no member: what a role refuses needs one
@@ -186,6 +193,7 @@ def create(of: Scenario, host: Host) -> None:
     on(host, "sh", "-c", "cat > /etc/hosts", stdin=f"127.0.0.1 localhost\n::1 localhost\n{lines}")
     on(host, "sh", "-c", "umask 077; mkdir -p /root/.ssh; cat > /root/.ssh/authorized_keys", stdin=public)
     wait(f"{host.name} up", functools.partial(running, host))
+    wait(f"{host.name} reachable by ssh", functools.partial(reachable, host))
 
 
 def up(of: Scenario) -> None:
