@@ -1,4 +1,4 @@
-"""Write the table of docs/failover.md from the results of the faults."""
+"""Write the table of docs/failover.md from the results of the faults; a row that this machine did not measure stays as it is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,25 @@ from tests.stack.hosts import NUMBERS
 
 PAGE = system.ROOT / "docs" / "failover.md"
 BEGIN, END = "<!-- made by make matrix -->", "<!-- end -->"
+Key = tuple[str, str, str]
 
 
-def rows(lines: list[str]) -> list[str]:
-    """Return the table's lines: for each scenario, distribution and fault the median and the range of all runs."""
-    runs: dict[tuple[str, str, str], list[dict[str, object]]] = {}
+def kept(table: str) -> dict[Key, str]:
+    """Return the rows of a table by scenario, distribution and fault."""
+    cells = {
+        line: [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.split("\n")
+        if line.startswith("| ")
+    }
+    return {(cell[0], cell[1], cell[2]): line for line, cell in cells.items() if cell[0] in NUMBERS}
+
+
+def rows(lines: list[str], before: str = "") -> list[str]:
+    """Return the table's lines: for each scenario, distribution and fault the median and the range of all runs.
+
+    :param before: the table as it was: its rows of what has no run in lines stay.
+    """
+    runs: dict[Key, list[dict[str, object]]] = {}
     for line in lines:
         run = json.loads(line)
         runs.setdefault((run["scenario"], run["distribution"], run["fault"]), []).append(run)
@@ -27,10 +41,14 @@ def rows(lines: list[str]) -> list[str]:
     def number(values: list[float]) -> str:
         return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
-    def place(key: tuple[str, str, str]) -> tuple[int, str, int]:
+    def place(key: Key) -> tuple[int, str, int]:
         return NUMBERS.get(key[0], 99), key[1], FAULTS.index(key[2]) if key[2] in FAULTS else len(FAULTS)
 
-    for key in sorted(runs, key=place):
+    there = kept(before)
+    for key in sorted({**there, **runs}, key=place):
+        if key not in runs:
+            table.append(there[key])
+            continue
         of = runs[key]
         limit = of[-1]["limit"]
         table.append(
@@ -44,9 +62,8 @@ def rows(lines: list[str]) -> list[str]:
 def write() -> int:
     """Put the table between the page's marks; return the number of its rows."""
     results = system.cache() / "stack" / "results.jsonl"
-    table = rows(results.read_text().splitlines()) if results.exists() else rows([])
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
+    before, rest = PAGE.read_text().split(BEGIN)
+    old, after = rest.split(END)
+    table = rows(results.read_text().splitlines() if results.exists() else [], old)
     PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}")
     return len(table) - 2
