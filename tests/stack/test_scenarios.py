@@ -85,8 +85,11 @@ def test_rolling(stack: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_fault(stack: Scenario, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Clients write all the time; what was acknowledged is there, exactly, and the cluster is whole again."""
-    result = faults.run(stack, clients.service(stack), fault, lambda: molecule(stack, "converge") and None)
+    service = clients.service(stack)
+    result = faults.run(stack, service, fault, lambda: molecule(stack, "converge") and None)
     with capsys.disabled():
         print(f"\n    {result.line()}", flush=True)
     assert result.lost == 0, result.line()
     assert result.acknowledged > 100, result.line()
+    if service.silence and fault in service.cheap:
+        assert not [told for told in result.failures if service.silence in told], f"{result.line()}: {result.failures}"

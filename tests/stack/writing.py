@@ -41,6 +41,8 @@ class Service(abc.ABC):
     recovers_without: bool = True
     # whether an acknowledged write must be there afterwards; not so in a cache
     keeps: bool = True
+    # what a failure says when a client's own limit ended its wait, because nobody told it: no single member's death may come to that
+    silence: str = ""
     # seconds a client may see, by fault; told beside the measured figure
     limits: dict[str, float] = {}
 

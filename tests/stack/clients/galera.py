@@ -39,6 +39,8 @@ class Client(Service):
     recovery = "recover_galera"
     # what the writer has acknowledged the others hold in memory for some milliseconds: its disk must be there again
     recovers_without = False
+    # the proxy cuts what cannot go on, long before the client's 10 s
+    silence = "timed out"
     # a proxy that moves a client to the new writer without a new connection
     moves = False
 
