@@ -1,13 +1,18 @@
 """The step evict in a process of its own, as the operator runs it: to be killed at any instant, and to be measured.
 
+An instant may be one of its exchanges with Kubernetes, Nova or Placement: :func:`start` takes their numbers.
+
 >>> make_eviction(lab, "cmp01"); step = start(lab, "cmp01"); eviction(lab, "cmp01")["status"]
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.crds import install
@@ -38,11 +43,66 @@ while True:
     if result["eviction"] is None or is_finished(result["eviction"]):
         break
 """
+# Before it: the process signals itself at points of its exchanges, and says at which. Nothing of a request has been sent
+# at "before"; at "after" its answer is there, and nothing was made of it yet.
+_POINTS = """
+import http.client, os, threading
+
+points, every, number, log = POINTS
+lock, seen, base = threading.Lock(), [0], http.client.HTTPConnection
+putrequest, endheaders, getresponse = base.putrequest, base.endheaders, base.getresponse
+
+def reached(point, asked):
+    with lock:
+        seen[0] += 1
+        if seen[0] in points or (every and seen[0] % every[0] == every[1]):
+            with open(log, "a") as file:
+                file.write(f"{point} {asked[0]} {asked[1]}\\n")
+            os.kill(os.getpid(), number)
+
+def put(self, method, url, *args, **kwargs):
+    self.c5c3_asked = method, url
+    return putrequest(self, method, url, *args, **kwargs)
+
+def end(self, *args, **kwargs):
+    if points:
+        reached("before", self.c5c3_asked)
+    return endheaders(self, *args, **kwargs)
+
+def get(self, *args, **kwargs):
+    response = getresponse(self, *args, **kwargs)
+    if response.status < 500:
+        reached("after", self.c5c3_asked)
+    return response
+
+base.putrequest, base.endheaders, base.getresponse = put, end, get
+"""
 
 
-def start(lab: Lab, host: str, **options: Any) -> subprocess.Popen:
+@dataclass(frozen=True)
+class Points:
+    """At which of its exchanges the step signals itself.
+
+    :ivar log: file that gets a line for each: before or after, method, path.
+    :ivar number: of the signal: SIGKILL, or SIGSTOP for the caller to do something meanwhile.
+    :ivar at: numbers of points from 1; each exchange has one before it and, when it was answered, one after it.
+    :ivar every: in place of that each n-th answer, with which remainder.
+    """
+
+    log: Path
+    number: int = signal.SIGKILL
+    at: tuple[int, ...] = ()
+    every: tuple[int, int] | None = None
+
+    def code(self) -> str:
+        """What the process runs first."""
+        return _POINTS.replace("POINTS", repr((self.at, self.every, int(self.number), str(self.log))), 1)
+
+
+def start(lab: Lab, host: str, points: Points | None = None, **options: Any) -> subprocess.Popen:
     """Run the step for a host's Eviction; what it says is in the lab's folder, ``evacuation.log``.
 
+    :param points: where it is to be killed or stopped by itself.
     :param options: of the step, beside those that the lab asks for.
     """
     options = {
@@ -55,7 +115,8 @@ def start(lab: Lab, host: str, **options: Any) -> subprocess.Popen:
         **options,
     }
     with open(lab.directory / "evacuation.log", "ab") as log:
-        step = subprocess.Popen([sys.executable, "-c", _STEP], stdin=subprocess.PIPE, stdout=log, stderr=log)
+        code = (points.code() if points else "") + _STEP
+        step = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=log, stderr=log)
     assert step.stdin
     step.stdin.write(json.dumps(options).encode())
     step.stdin.close()

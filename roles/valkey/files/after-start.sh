@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Laid by the role c5c3.ha.valkey: lets the Sentinels choose this server once it has all of the primary's data; see before-start.sh.
 set -u
 # shellcheck source=/dev/null

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Laid by the role c5c3.ha.valkey; runs before each start of valkey-server, as root.
 #
 # A primary that died and is back at once would take writes while the Sentinels are choosing another: what it acknowledged then would be

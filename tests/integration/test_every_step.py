@@ -1,0 +1,187 @@
+"""Killed at every step: a drain and an evacuation whose worker, API server or Nova dies at each exchange, one after the other.
+
+The step evict runs as the operator runs it, in processes of its own. Each is killed one exchange later than the one before,
+and the next goes on from what that one left: so every request of the whole work is once the last thing somebody did, before it is
+sent and after it was answered. Counted by the guests themselves and by Nova's records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
+from tests import evictor
+from tests.lab import Lab, wait_until
+
+# A claim of somebody killed is waited for as long as this, each time.
+OPTIONS = {"claim_ttl": 2.0, "fence_timeout": 15.0, "request_timeout": 5.0, "attempt_timeout": 120.0}
+# More exchanges than one process makes from anywhere in the work to its end.
+MOST = 150
+# Faults of a part are so many answers apart: it has to come back in between.
+APART = 6
+
+
+class Site:
+    """A host with a running server and one that its user stopped."""
+
+    def __init__(self, lab: Lab, watch: Any, log: Path) -> None:
+        self.lab, self.watch, self.log = lab, watch, log
+        self.steps: list[subprocess.Popen] = []
+        self.servers: dict[str, str] = {}
+        self.before: dict[str, tuple[int, int]] = {}
+
+    def boot(self, host: str) -> None:
+        """Make them, and see them count."""
+        nova = self.lab.nova
+        self.servers = {name: nova.boot(f"every-{name}", host=host, timeout=120).id for name in ("running", "stopped")}
+        for server in self.servers.values():
+            wait_until(lambda server=server: self.lab.oracle.counters(server), 60, "the guest counts", 0.1)
+        nova.connection().compute.stop_server(self.servers["stopped"])
+        nova.wait_server(self.servers["stopped"], "SHUTOFF")
+        self.watch.wait_counting(self.servers["running"], 1)
+        self.before = {name: self.counters(server) for name, server in self.servers.items()}
+
+    def counters(self, server: str) -> tuple[int, int]:
+        """Boots and data of a guest, from its disk."""
+        counters = self.lab.oracle.counters(server)
+        return (counters.boots, counters.total) if counters else (0, 0)
+
+    def start(self, host: str, **points: Any) -> subprocess.Popen:
+        """Work on the host's Eviction."""
+        step = evictor.start(self.lab, host, evictor.Points(self.log, **points), **OPTIONS)
+        self.steps.append(step)
+        return step
+
+    def killed_everywhere(self, host: str) -> list[str]:
+        """Kill each process one point later than the one before until one comes to the end; the points."""
+        for number in itertools.count(1):
+            assert number <= MOST, f"not finished after {MOST} kills: {evictor.eviction(self.lab, host).get('status')}"
+            code = self.start(host, at=(number,)).wait(timeout=120)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, (self.lab.directory / "evacuation.log").read_text()[-3000:]
+        points = self.log.read_text().splitlines()
+        assert len(points) == number - 1, "each was killed at its point"
+        return points
+
+    def part_killed(self, host: str, part: str, offset: int) -> int:
+        """Kill a part at each `APART`-th answer that the one process gets, from `offset` on; how often it was."""
+        step = self.start(host, number=signal.SIGSTOP, every=(APART, offset))
+        for number in itertools.count():
+            seen = os.waitid(os.P_PID, step.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if seen is None or seen.si_code != os.CLD_STOPPED:
+                assert step.wait() == 0, (self.lab.directory / "evacuation.log").read_text()[-3000:]
+                return number
+            os.waitid(os.P_PID, step.pid, os.WSTOPPED)  # taken note of
+            self.lab.kill(part)
+            os.kill(step.pid, signal.SIGCONT)
+        return 0
+
+    def arrived(self, host: str, route: dict[str, str]) -> None:
+        """Both are elsewhere as they were, moved once; the Eviction tells it."""
+        lab = self.lab
+        eviction = evictor.eviction(lab, host)
+        assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
+        entries = {item["id"]: (item["route"], item["phase"]) for item in eviction["status"]["instances"]}
+        assert entries == {server: (route[name], "Succeeded") for name, server in self.servers.items()}
+        rebooted = 1 if route["running"] == "Evacuate" else 0
+        for name, server in self.servers.items():
+            found = lab.nova.connection().compute.get_server(server)
+            assert found.compute_host != host, f"{name} was forgotten"
+            records = lab.nova.request("GET", f"/os-migrations?instance_uuid={server}")["migrations"]
+            assert len(records) == 1, f"{name} was moved more than once: {records}"
+            assert not found.is_locked, f"{name} is still locked"
+            boots, total = self.counters(server)
+            if name == "stopped":
+                assert (found.status, lab.oracle.qemu_pid(server)) == ("SHUTOFF", None)
+                assert boots == self.before[name][0], "what its user stopped was booted"
+                continue
+            assert found.status == "ACTIVE"
+            self.watch.wait_counting(server, 1)
+            assert boots == self.before[name][0] + rebooted, "booted another number of times"
+            assert total >= self.before[name][1], "data was lost"
+            assert len(lab.nova.guest_processes(server)) == 1
+        assert self.watch.two_writers() == [], "two writers"
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
+    """Nothing of before, and a healthy lab afterwards."""
+    evictor.prepare(lab)
+    with lab.oracle.watch(interval=0.05) as watch:
+        site = Site(lab, watch, tmp_path / "points")
+        yield site
+    for step in site.steps:
+        step.kill()
+        step.wait()
+    lab.bmc.heal()
+    lab.heal()
+    for host in lab.hosts:
+        lab.kubernetes.wait_node(host, "True", 120)
+        enable(lab, host)
+    lab.nova.delete(*site.servers.values())
+    lab.kubernetes.kubectl("delete", "hypervisors,evictions", "--all", "--wait")
+
+
+def enable(lab: Lab, host: str) -> None:
+    """Its compute service is in service again, when its nova-compute has ended the records of what was evacuated."""
+    spec = compute_service.ARGUMENTS["argument_spec"]
+    given = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml), "host": host, "timeout": 120.0}
+    left = f"/os-migrations?migration_type=evacuation&status=done&source_compute={host}"
+    wait_until(lambda: not lab.nova.request("GET", left)["migrations"], 120, f"{host} has cleaned up", 0.5)
+    lab.nova.wait_service(host, "up" if not lab.nova.compute_services()[host]["forced_down"] else "down", 120)
+    options = {name: option.get("default") for name, option in spec.items()}
+    compute_service.run({**options, **given, "state": "enabled", "forced_down": False}, False)
+    lab.nova.wait_service(host, "up", 120)
+
+
+def kinds(points: list[str]) -> set[str]:
+    """The points without names: ``after POST /v2.1/servers/ID/action``."""
+    return {re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "ID", point.partition("?")[0]) for point in points}
+
+
+WRITTEN = "PATCH /apis/hypervisor.c5c3.io/v1/evictions/cmp01/status"
+
+
+@pytest.mark.timeout(900)
+def test_a_drain_whose_operator_is_killed_at_every_exchange(site):
+    site.boot("cmp01")
+    evictor.make_eviction(site.lab, "cmp01", "Maintenance")
+    points = site.killed_everywhere("cmp01")
+    site.arrived("cmp01", {"running": "LiveMigrate", "stopped": "ColdMigrate"})
+    acts = "POST /v2.1/servers/ID/action"
+    assert {f"{when} {what}" for when in ("before", "after") for what in (acts, WRITTEN)} <= kinds(points), points
+
+
+@pytest.mark.timeout(900)
+def test_an_evacuation_whose_operator_is_killed_at_every_exchange(site):
+    lab = site.lab
+    site.boot("cmp01")
+    lab.kill("cmp01")
+    evictor.wait_unheard(lab, "cmp01")
+    evictor.make_eviction(lab, "cmp01")
+    points = site.killed_everywhere("cmp01")
+    site.arrived("cmp01", dict.fromkeys(site.servers, "Evacuate"))
+    acts, down = "POST /v2.1/servers/ID/action", "PUT /v2.1/os-services/ID"
+    assert {f"{when} {what}" for when in ("before", "after") for what in (acts, down, WRITTEN)} <= kinds(points), points
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("offset", range(APART))
+@pytest.mark.parametrize("part", ["kube-apiserver", "nova-api"])
+def test_a_drain_during_which_a_part_is_killed_at_every_answer(site, part, offset):
+    site.boot("cmp01")
+    evictor.make_eviction(site.lab, "cmp01", "Maintenance")
+    assert site.part_killed("cmp01", part, offset) > 1
+    site.arrived("cmp01", {"running": "LiveMigrate", "stopped": "ColdMigrate"})
