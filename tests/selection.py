@@ -27,7 +27,7 @@ from pathlib import Path
 from tests.lab.cache import cache_root, digest
 
 ROOT = Path(__file__).parents[1]
-SHARE = 4
+SHARE = 5
 STORIES = ("test_evacuation.py", "test_every_step.py", "test_evict_limits.py", "test_operators.py", "test_site.py")
 # On two labs the longest files begin first, so that none is left alone at the end.
 LONGEST = ("test_ha.py", "test_roles.py", *STORIES, "test_node_sync.py", "test_fencing.py", "test_source_libvirt.py")

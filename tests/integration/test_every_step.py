@@ -23,8 +23,8 @@ from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_servi
 from tests import evictor
 from tests.lab import Lab, wait_until
 
-# A claim of somebody killed is waited for as long as this, each time.
-OPTIONS = {"claim_ttl": 2.0, "fence_timeout": 15.0, "request_timeout": 5.0, "attempt_timeout": 120.0}
+# A claim of somebody killed is waited for, each time; and an attempt is one, also when who made it died before it was sent.
+OPTIONS = {"claim_ttl": 2.0, "move_attempts": 20, "backoff": 0.5, "fence_timeout": 15.0, "request_timeout": 5.0}
 # More exchanges than one process makes from anywhere in the work to its end.
 MOST = 150
 # Faults of a part are so many answers apart: it has to come back in between.

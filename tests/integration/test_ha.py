@@ -314,6 +314,8 @@ def test_host_that_lost_its_power_gets_its_guests_back(site):
     site.lab.nova.delete(second, stopped)
 
 
+# At every exchange: test_every_step.py.
+@pytest.mark.thorough
 def test_operator_dies_in_the_middle_of_a_drain(site):
     lab = site.lab
     host = "cmp03"

@@ -150,7 +150,7 @@ def test_killed_services_come_back(lab_nova: Nova, boot: Callable[..., str]) -> 
     wait_until(told, LONG, "nova-compute of cmp01 has told Nova that it is well", 0.3)
     assert lab.oracle.counters(server).boots == 1
     lab_nova.connection().compute.reboot_server(server, "HARD")
-    wait_until(lambda: lab.oracle.counters(server).boots == 2, LONG, "the guest is rebooted by the new processes")
+    wait_until(lambda: lab.oracle.counters(server).boots == 2, LONG, "the new processes have begun it anew")
     lab_nova.wait_server(server)
 
 

@@ -57,6 +57,8 @@ def stand(lab_kubernetes: Kubernetes) -> Iterator[Stand]:
 def test_a_killed_host_becomes_unreachable_overdue_and_returns(lab_kubernetes, start, measured):
     """Kubernetes' own controller says Unknown when the kubelet's Lease is not renewed any more."""
     lab, host = lab_kubernetes.lab, next(iter(lab_kubernetes.lab.hosts))
+    for each in lab.hosts:  # the tests before may have had the API server away for long
+        lab_kubernetes.wait_node(each, "True", 120)
     source = start(unreachable_seconds=3, return_seconds=2, resync_seconds=2, heartbeat_seconds=5).ready()
     first = source.events[0]
     assert first["total"] == len(lab.hosts)
