@@ -1,6 +1,6 @@
 """The step evict in a process of its own, as the operator runs it: to be killed at any instant, and to be measured.
 
-An instant may be one of its exchanges with Kubernetes, Nova or Placement: :func:`start` takes their numbers.
+An instant may be one of its exchanges with Kubernetes, Nova or Placement: :class:`Points`.
 
 >>> make_eviction(lab, "cmp01"); step = start(lab, "cmp01"); eviction(lab, "cmp01")["status"]
 """
@@ -43,21 +43,24 @@ while True:
     if result["eviction"] is None or is_finished(result["eviction"]):
         break
 """
-# Before it: the process signals itself at points of its exchanges, and says at which. Nothing of a request has been sent
-# at "before"; at "after" its answer is there, and nothing was made of it yet.
+# Before it: the process signals itself at points of its exchanges, and keeps at which. Nothing of a request has been sent at
+# "before"; at "after" its answer is there, and nothing was made of it yet.
 _POINTS = """
-import http.client, os, threading
+import collections, http.client, os, re, threading
 
-points, every, number, log = POINTS
+every, number, log = POINTS
 lock, seen, base = threading.Lock(), [0], http.client.HTTPConnection
 putrequest, endheaders, getresponse = base.putrequest, base.endheaders, base.getresponse
+past = collections.Counter(open(log).read().splitlines())
 
-def reached(point, asked):
+def reached(point, method, url):
+    name = re.sub("[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "ID", url.partition("?")[0])
+    kind = f"{point} {method} {name}"
     with lock:
         seen[0] += 1
-        if seen[0] in points or (every and seen[0] % every[0] == every[1]):
+        if (seen[0] % every[0] == every[1]) if every else past[kind] < (1 if method == "GET" else 3):
             with open(log, "a") as file:
-                file.write(f"{point} {asked[0]} {asked[1]}\\n")
+                file.write(kind + "\\n")
             os.kill(os.getpid(), number)
 
 def put(self, method, url, *args, **kwargs):
@@ -65,14 +68,14 @@ def put(self, method, url, *args, **kwargs):
     return putrequest(self, method, url, *args, **kwargs)
 
 def end(self, *args, **kwargs):
-    if points:
-        reached("before", self.c5c3_asked)
+    if not every:
+        reached("before", *self.c5c3_asked)
     return endheaders(self, *args, **kwargs)
 
 def get(self, *args, **kwargs):
     response = getresponse(self, *args, **kwargs)
     if response.status < 500:
-        reached("after", self.c5c3_asked)
+        reached("after", *self.c5c3_asked)
     return response
 
 base.putrequest, base.endheaders, base.getresponse = put, end, get
@@ -83,20 +86,19 @@ base.putrequest, base.endheaders, base.getresponse = put, end, get
 class Points:
     """At which of its exchanges the step signals itself.
 
-    :ivar log: file that gets a line for each: before or after, method, path.
+    :ivar log: file that is there, and gets a line for each: before or after, method, path without names.
     :ivar number: of the signal: SIGKILL, or SIGSTOP for the caller to do something meanwhile.
-    :ivar at: numbers of points from 1; each exchange has one before it and, when it was answered, one after it.
-    :ivar every: in place of that each n-th answer, with which remainder.
+    :ivar every: each n-th answer, with which remainder. Without it: the first point of which the log has not enough of its
+        kind, which is once for what reads and three times for what writes.
     """
 
     log: Path
     number: int = signal.SIGKILL
-    at: tuple[int, ...] = ()
     every: tuple[int, int] | None = None
 
     def code(self) -> str:
         """What the process runs first."""
-        return _POINTS.replace("POINTS", repr((self.at, self.every, int(self.number), str(self.log))), 1)
+        return _POINTS.replace("POINTS", repr((self.every, int(self.number), str(self.log))), 1)
 
 
 def start(lab: Lab, host: str, points: Points | None = None, **options: Any) -> subprocess.Popen:
