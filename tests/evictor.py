@@ -1,6 +1,6 @@
 """The step evict in a process of its own, as the operator runs it: to be killed at any instant, and to be measured.
 
-An instant may be one of its exchanges with Kubernetes, Nova or Placement: :class:`Points`.
+An instant may be one of its exchanges with Kubernetes, Nova or Placement: `points` of :func:`start`.
 
 >>> make_eviction(lab, "cmp01"); step = start(lab, "cmp01"); eviction(lab, "cmp01")["status"]
 """
@@ -8,10 +8,8 @@ An instant may be one of its exchanges with Kubernetes, Nova or Placement: :clas
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +41,13 @@ while True:
     if result["eviction"] is None or is_finished(result["eviction"]):
         break
 """
-# Before it: the process signals itself at points of its exchanges, and keeps at which. Nothing of a request has been sent at
+# Before it: the process kills itself at points of its exchanges, and keeps at which. Nothing of a request has been sent at
 # "before"; at "after" its answer is there, and nothing was made of it yet.
 _POINTS = """
-import collections, http.client, os, re, threading
+import collections, http.client, os, re, signal, threading
 
-every, number, log = POINTS
-lock, seen, base = threading.Lock(), [0], http.client.HTTPConnection
+log = LOG
+lock, base = threading.Lock(), http.client.HTTPConnection
 putrequest, endheaders, getresponse = base.putrequest, base.endheaders, base.getresponse
 past = collections.Counter(open(log).read().splitlines())
 
@@ -57,19 +55,17 @@ def reached(point, method, url):
     name = re.sub("[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "ID", url.partition("?")[0])
     kind = f"{point} {method} {name}"
     with lock:
-        seen[0] += 1
-        if (seen[0] % every[0] == every[1]) if every else past[kind] < (1 if method == "GET" else 3):
+        if past[kind] < (1 if method == "GET" else 3):
             with open(log, "a") as file:
                 file.write(kind + "\\n")
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 def put(self, method, url, *args, **kwargs):
     self.c5c3_asked = method, url
     return putrequest(self, method, url, *args, **kwargs)
 
 def end(self, *args, **kwargs):
-    if not every:
-        reached("before", *self.c5c3_asked)
+    reached("before", *self.c5c3_asked)
     return endheaders(self, *args, **kwargs)
 
 def get(self, *args, **kwargs):
@@ -82,29 +78,11 @@ base.putrequest, base.endheaders, base.getresponse = put, end, get
 """
 
 
-@dataclass(frozen=True)
-class Points:
-    """At which of its exchanges the step signals itself.
-
-    :ivar log: file that is there, and gets a line for each: before or after, method, path without names.
-    :ivar number: of the signal: SIGKILL, or SIGSTOP for the caller to do something meanwhile.
-    :ivar every: each n-th answer, with which remainder. Without it: the first point of which the log has not enough of its
-        kind, which is once for what reads and three times for what writes.
-    """
-
-    log: Path
-    number: int = signal.SIGKILL
-    every: tuple[int, int] | None = None
-
-    def code(self) -> str:
-        """What the process runs first."""
-        return _POINTS.replace("POINTS", repr((self.every, int(self.number), str(self.log))), 1)
-
-
-def start(lab: Lab, host: str, points: Points | None = None, **options: Any) -> subprocess.Popen:
+def start(lab: Lab, host: str, points: Path | None = None, **options: Any) -> subprocess.Popen:
     """Run the step for a host's Eviction; what it says is in the lab's folder, ``evacuation.log``.
 
-    :param points: where it is to be killed or stopped by itself.
+    :param points: makes it kill itself at the first of its exchanges of whose kind this file has not enough lines: one for
+        what reads, three for what writes. The file is there; it gets a line more: before or after, method, path without names.
     :param options: of the step, beside those that the lab asks for.
     """
     options = {
@@ -117,7 +95,7 @@ def start(lab: Lab, host: str, points: Points | None = None, **options: Any) -> 
         **options,
     }
     with open(lab.directory / "evacuation.log", "ab") as log:
-        code = (points.code() if points else "") + _STEP
+        code = (_POINTS.replace("LOG", repr(str(points)), 1) if points else "") + _STEP
         step = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=log, stderr=log)
     assert step.stdin
     step.stdin.write(json.dumps(options).encode())

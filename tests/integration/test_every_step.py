@@ -1,4 +1,4 @@
-"""Killed at every step: a drain and an evacuation whose worker, API server or Nova dies at each exchange, one after the other.
+"""Killed at every step: a drain and an evacuation whose worker dies at each kind of exchange, one after the other.
 
 The step evict runs as the operator runs it, in processes of its own. Each is killed at the first kind of exchange at which none was
 before, and the next goes on from what that one left: so every kind of request is once the last thing somebody did, what writes
@@ -7,8 +7,6 @@ three times, before it is sent and after it was answered. Counted by the guests 
 
 from __future__ import annotations
 
-import itertools
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -24,8 +22,6 @@ from tests.lab import Lab, wait_until
 
 # A claim of somebody killed is waited for, each time; and an attempt is one, also when who made it died before it was sent.
 OPTIONS = {"claim_ttl": 2.0, "move_attempts": 20, "backoff": 0.5, "fence_timeout": 15.0, "request_timeout": 5.0}
-# Faults of a part are so many answers apart: it has to come back in between.
-APART = 6
 
 
 class Site:
@@ -53,9 +49,9 @@ class Site:
         counters = self.lab.oracle.counters(server)
         return (counters.boots, counters.total) if counters else (0, 0)
 
-    def start(self, host: str, **points: Any) -> subprocess.Popen:
+    def start(self, host: str) -> subprocess.Popen:
         """Work on the host's Eviction."""
-        step = evictor.start(self.lab, host, evictor.Points(self.log, **points), **OPTIONS)
+        step = evictor.start(self.lab, host, self.log, **OPTIONS)
         self.steps.append(step)
         return step
 
@@ -66,19 +62,6 @@ class Site:
         points = self.log.read_text().splitlines()
         assert len(points) == len(self.steps) - 1, "each was killed at its point"
         return set(points)
-
-    def part_killed(self, host: str, part: str, offset: int) -> int:
-        """Kill a part at each `APART`-th answer that the one process gets, from `offset` on; how often it was."""
-        step = self.start(host, number=signal.SIGSTOP, every=(APART, offset))
-        for number in itertools.count():
-            seen = os.waitid(os.P_PID, step.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            if seen is None or seen.si_code != os.CLD_STOPPED:
-                assert step.wait() == 0, (self.lab.directory / "evacuation.log").read_text()[-3000:]
-                return number
-            os.waitid(os.P_PID, step.pid, os.WSTOPPED)  # taken note of
-            self.lab.kill(part)
-            os.kill(step.pid, signal.SIGCONT)
-        return 0
 
     def arrived(self, host: str, route: dict[str, str]) -> None:
         """Both are elsewhere as they were, moved once; the Eviction tells it."""
@@ -164,14 +147,3 @@ def test_an_evacuation_whose_operator_is_killed_at_every_exchange(site):
     site.arrived("cmp01", dict.fromkeys(site.servers, "Evacuate"))
     acts, down = "POST /v2.1/servers/ID/action", "PUT /v2.1/os-services/ID"
     assert {f"{when} {what}" for when in ("before", "after") for what in (acts, down, WRITTEN)} <= points
-
-
-@pytest.mark.thorough
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("offset", range(APART))
-@pytest.mark.parametrize("part", ["kube-apiserver", "nova-api"])
-def test_a_drain_during_which_a_part_is_killed_at_every_answer(site, part, offset):
-    site.boot("cmp01")
-    evictor.make_eviction(site.lab, "cmp01", "Maintenance")
-    assert site.part_killed("cmp01", part, offset) > 1
-    site.arrived("cmp01", {"running": "LiveMigrate", "stopped": "ColdMigrate"})
