@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
+from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
 from tests.crds import install
-from tests.lab import Lab
+from tests.lab import Lab, wait_until
 
 GROUP = "/apis/hypervisor.c5c3.io/v1"
 # Where the lab's controllers have their Secret.
@@ -137,3 +139,27 @@ def wait_unheard(lab: Lab, host: str) -> None:
     """Wait until Kubernetes and Nova both take the host for gone."""
     lab.kubernetes.wait_node(host, "Unknown", 120)
     lab.nova.wait_service(host, "down", 120)
+
+
+def back(lab: Lab, host: str) -> None:
+    """Nova takes the host for healthy again, once its records of what was evacuated are completed.
+
+    Each start of nova-compute completes one record of each server: where a broker's death made two, it is restarted.
+    """
+    spec = compute_service.ARGUMENTS["argument_spec"]
+    access = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml)}
+    left = f"/os-migrations?migration_type=evacuation&status=done&source_compute={host}"
+    given = {"host": host, "state": "enabled", "forced_down": False, "timeout": 30.0}
+
+    def back() -> bool:
+        try:
+            compute_service.run(
+                {**{name: each.get("default") for name, each in spec.items()}, **access, **given}, False
+            )
+        except HaError:  # nova-api was killed, or waits for its broker, or for nova-compute
+            if lab.nova.compute_services()[host]["forced_down"] and lab.nova.request("GET", left)["migrations"]:
+                lab.kill(f"{host}/nova-compute")
+            return False
+        return True
+
+    wait_until(back, 240, f"{host} is in service again", 1.0)

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_status import seconds
-from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
 from tests import evictor
 from tests.bench.figures import Figure
 from tests.lab import Lab, LabError, wait_until
@@ -54,10 +53,7 @@ def _round(lab: Lab, kind: str, count: int) -> float:
     lab.nova.delete(*servers, timeout=120)
     lab.heal(HOST)
     lab.kubernetes.wait_node(HOST, "True", 120)
-    spec = compute_service.ARGUMENTS["argument_spec"]
-    given = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml), "host": HOST, "state": "enabled"}
-    given.update(forced_down=False, timeout=120.0)
-    compute_service.run({**{name: each.get("default") for name, each in spec.items()}, **given}, False)
+    evictor.back(lab, HOST)
     return taken
 
 

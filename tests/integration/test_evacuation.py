@@ -16,9 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import HaError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
-from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
 from tests import evictor
 from tests.lab import Lab, LabError, wait_until
 
@@ -143,7 +141,7 @@ def healthy(site: Site) -> Iterator[None]:
     lab.heal()
     for host in lab.hosts:
         lab.kubernetes.wait_node(host, "True", 120)
-        _back(lab, host)
+        evictor.back(lab, host)
     lab.nova.wait_ready(120)
     lab.nova.delete(*(set(lab.nova.servers()) - kept))
     lab.kubernetes.kubectl("delete", "evictions", "--all", "--wait")
@@ -151,30 +149,6 @@ def healthy(site: Site) -> Iterator[None]:
 
 def _forced_down(lab: Lab, host: str) -> bool:
     return bool(lab.nova.compute_services()[host].get("forced_down"))
-
-
-def _back(lab: Lab, host: str) -> None:
-    """Nova takes the host for healthy again, once its records of what was evacuated are completed.
-
-    Each start of nova-compute completes one record of each server: where a broker's death made two, it is restarted.
-    """
-    spec = compute_service.ARGUMENTS["argument_spec"]
-    access = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml)}
-    left = f"/os-migrations?migration_type=evacuation&status=done&source_compute={host}"
-    given = {"host": host, "state": "enabled", "forced_down": False, "timeout": 30.0}
-
-    def back() -> bool:
-        try:
-            compute_service.run(
-                {**{name: each.get("default") for name, each in spec.items()}, **access, **given}, False
-            )
-        except HaError:  # nova-api was killed, or waits for its broker, or for nova-compute
-            if lab.nova.compute_services()[host]["forced_down"] and lab.nova.request("GET", left)["migrations"]:
-                lab.kill(f"{host}/nova-compute")
-            return False
-        return True
-
-    wait_until(back, 240, f"{host} is in service again", 1.0)
 
 
 def _evacuations(lab: Lab, host: str) -> list[dict]:
@@ -215,7 +189,7 @@ def test_a_host_that_is_only_cut_off_keeps_its_guests_until_it_is_proven_off(sit
     # It comes back: nothing runs twice, and what was evacuated stays where it is.
     lab.heal(host)
     lab.kubernetes.wait_node(host, "True", 120)
-    _back(lab, host)
+    evictor.back(lab, host)
     site.arrived(host, servers, before)
 
 

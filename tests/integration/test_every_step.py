@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
-from ansible_collections.c5c3.ha.plugins.module_utils.steps import compute_service
 from tests import evictor
 from tests.lab import Lab, wait_until
 
@@ -106,21 +105,9 @@ def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
     lab.heal()
     for host in lab.hosts:
         lab.kubernetes.wait_node(host, "True", 120)
-        enable(lab, host)
+        evictor.back(lab, host)
     lab.nova.delete(*site.servers.values())
     lab.kubernetes.kubectl("delete", "hypervisors,evictions", "--all", "--wait")
-
-
-def enable(lab: Lab, host: str) -> None:
-    """Its compute service is in service again, when its nova-compute has ended the records of what was evacuated."""
-    spec = compute_service.ARGUMENTS["argument_spec"]
-    given = {"cloud": "lab", "clouds_file": str(lab.nova.clouds_yaml), "host": host, "timeout": 120.0}
-    left = f"/os-migrations?migration_type=evacuation&status=done&source_compute={host}"
-    wait_until(lambda: not lab.nova.request("GET", left)["migrations"], 120, f"{host} has cleaned up", 0.5)
-    lab.nova.wait_service(host, "up" if not lab.nova.compute_services()[host]["forced_down"] else "down", 120)
-    options = {name: option.get("default") for name, option in spec.items()}
-    compute_service.run({**options, **given, "state": "enabled", "forced_down": False}, False)
-    lab.nova.wait_service(host, "up", 120)
 
 
 WRITTEN = "PATCH /apis/hypervisor.c5c3.io/v1/evictions/cmp01/status"

@@ -844,13 +844,7 @@ def test_a_server_fails_at_every_request(new_site, monkeypatch, server, fault):
         site = new_site()
         dead(site)
         line = Line(number, fault)
-        client, nova = SiteClient(site), SiteNova(site)
-        if server == "kubernetes":
-            client = line.through(client, Unreachable)
-        else:
-            nova = line.through(nova, NovaUnavailable)
-        monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager, c=client: c))
-        monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params, n=nova: n))
+        line.between(monkeypatch, server, SiteClient(site), SiteNova(site))
         for _call in range(10):
             try:
                 run()

@@ -538,6 +538,15 @@ class Line:
         self.count = itertools.count()
         self.failed = False
 
+    def between(self, monkeypatch, server, client, nova):
+        """Have the step ask `server` (kubernetes or nova) through this line, and the other one directly."""
+        if server == "kubernetes":
+            client = self.through(client, Unreachable)
+        else:
+            nova = self.through(nova, NovaUnavailable)
+        monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager: client))
+        monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params: nova))
+
     def through(self, target, error):
         line = self
 
@@ -572,13 +581,7 @@ def test_a_server_fails_at_every_request(world, monkeypatch, kind, server, fault
         world.__dict__.update(fresh.__dict__)
         set_clock(world)
         line = Line(number, fault)
-        client, nova = FakeClient(world), FakeNova(world)
-        if server == "kubernetes":
-            client = line.through(client, Unreachable)
-        else:
-            nova = line.through(nova, NovaUnavailable)
-        monkeypatch.setattr(evict.Client, "from_params", classmethod(lambda cls, params, manager, c=client: c))
-        monkeypatch.setattr(evict.Nova, "from_params", classmethod(lambda cls, params, n=nova: n))
+        line.between(monkeypatch, server, FakeClient(world), FakeNova(world))
         name = scenario(world, kind)
         for _call in range(10):
             try:

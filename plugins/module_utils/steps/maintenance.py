@@ -26,6 +26,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     validate_name,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import eviction as eviction_step
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.written import contended, note
 
 ARGUMENTS = {
     "argument_spec": {
@@ -123,10 +124,7 @@ class _Work:
                 continue
             self.changed |= acted
             return {"name": name, "mode": facts.mode, "message": plan.message, "changed": acted}
-        raise HaError(
-            f"Hypervisor {name} was changed by others {TURNS} times between reading and writing it: find out who writes it"
-            " (kubectl get --show-managed-fields) and run this again"
-        )
+        raise contended(name, TURNS)
 
     def _look(self, hypervisor: dict, services: Mapping[str, ServiceFacts]) -> rules.Facts:
         facts = rules.Facts(hypervisor, beside=self.beside)
@@ -150,12 +148,12 @@ class _Work:
                 was["disabled_reason"] = facts.service.disabled_reason
             if facts.service.forced_down:
                 was["forced_down"] = True
-            self._note(facts.name, {"service": was}, {"service": plan.service})
+            note(self.diff, facts.name, {"service": was}, {"service": plan.service})
             changed = True
         if plan.remove_eviction and facts.eviction:
             metadata = facts.eviction["metadata"]
             if self.client.delete(self.evictions, facts.name, uid=metadata["uid"], dry_run=self.check_mode):
-                self._note(facts.name, {"eviction": facts.eviction["spec"]}, {"eviction": None})
+                note(self.diff, facts.name, {"eviction": facts.eviction["spec"]}, {"eviction": None})
                 changed = True
         hypervisor, written = self._write(facts, plan)
         changed |= written
@@ -165,7 +163,7 @@ class _Work:
             made = eviction_step.present(self.client, self.evictions, wanted, self.check_mode)
             if made["changed"]:
                 shown_ = {key: (value or {}).get("spec") for key, value in made["diff"].items()}
-                self._note(facts.name, {"eviction": shown_["before"]}, {"eviction": shown_["after"]})
+                note(self.diff, facts.name, {"eviction": shown_["before"]}, {"eviction": shown_["after"]})
                 changed = True
         return changed
 
@@ -177,7 +175,7 @@ class _Work:
             answer = self.client.patch(self.hypervisors, facts.name, body, dry_run=self.check_mode)
             # A dry run stores nothing: the next write stands on what is there.
             hypervisor = hypervisor if self.check_mode else answer
-            self._note(facts.name, {"spec": _of(facts.hypervisor, "spec", plan.spec)}, {"spec": dict(plan.spec)})
+            note(self.diff, facts.name, {"spec": _of(facts.hypervisor, "spec", plan.spec)}, {"spec": dict(plan.spec)})
             changed = True
         status: dict = {} if plan.evicted is None else {"evicted": plan.evicted}
         if plan.conditions:
@@ -188,7 +186,7 @@ class _Work:
             hypervisor = self.client.patch(
                 self.hypervisors, facts.name, body, subresource="status", dry_run=self.check_mode
             )
-            self._note(facts.name, before, {"status": status})
+            note(self.diff, facts.name, before, {"status": status})
             changed = True
         return hypervisor, changed
 
@@ -209,11 +207,6 @@ class _Work:
             else:
                 listed = set_condition(listed, kind, value[0], value[1], value[2], now)
         return listed
-
-    def _note(self, name: str, before: dict, after: dict) -> None:
-        """Keep what a part was before its first change, and after its last."""
-        self.diff["before"][name] = {**before, **self.diff["before"].get(name, {})}
-        self.diff["after"].setdefault(name, {}).update(after)
 
 
 def _of(obj: dict, part: str, fields: Mapping) -> dict:

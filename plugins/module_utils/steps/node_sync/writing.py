@@ -18,7 +18,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_data import
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_reading import HOST_RETURN, host_eviction
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.node_state import Plan, Told
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServiceFacts
-from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, Forbidden, HaError
+from ansible_collections.c5c3.ha.plugins.module_utils.errors import Conflict, Forbidden
 from ansible_collections.c5c3.ha.plugins.module_utils.kubernetes import Client
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
@@ -32,6 +32,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     set_condition,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import eviction as eviction_step
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.written import contended, note
 
 # Where Kubernetes keeps Events of resources without a namespace.
 EVENT_NAMESPACE = "default"
@@ -91,16 +92,12 @@ class Writer:
                 continue
             self._note(host, {key: old.get(key) for key in patch}, patch)
             return
-        raise HaError(
-            f"Hypervisor {host} was changed by others {TURNS} times between reading and writing it: find out who writes it"
-            " (kubectl get --show-managed-fields) and run this again"
-        )
+        raise contended(host, TURNS)
 
     def _note(self, host: str, before: dict, after: dict) -> None:
-        """Something was changed: keep what a part was before its first change, and after its last."""
+        """Something was changed."""
         self.changed = True
-        self.diff["before"][host] = {**before, **self.diff["before"].get(host, {})}
-        self.diff["after"][host] = {**self.diff["after"].get(host, {}), **after}
+        note(self.diff, host, before, after)
 
     def service(self, service: ServiceFacts, changes: dict) -> None:
         """Change a compute service, with a fresh look at whether its reason is still ours to replace."""
