@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -45,14 +46,20 @@ class Result:
     lost: int
     twice: int
     failures: dict[str, int]
+    silence: list[str]  # what the writer with the longest gap was told in it; seconds since the fault
+    busy: float  # the machine's load of the last minute when the fault came
 
     def line(self) -> str:
         """Return the result in a line for people."""
         limit = f" (limit {self.limit:g})" if self.limit else ""
         return (
             f"{self.scenario} {self.distribution} {self.fault:10} on {self.victim}: gap {self.gap:.1f} s{limit}, return {self.heal_gap:.1f} s, "
-            f"settled after {self.recovery:.1f} s, {self.acknowledged} acknowledged, {self.lost} lost, {self.twice} twice"
+            f"settled after {self.recovery:.1f} s, {self.acknowledged} acknowledged, {self.lost} lost, {self.twice} twice, load {self.busy:.1f}"
         )
+
+    def slow(self) -> str:
+        """Return what happened in the gap, when it was longer than its limit, or than any member's loss should cost."""
+        return "" if self.gap <= (self.limit or 3.0) else "\n      " + "\n      ".join(self.silence)
 
 
 def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
@@ -119,6 +126,7 @@ def under_load(
     with Load(service) as load:
         begun = time.monotonic()
         hosts.wait("clients write", lambda: load.flowing(begun, 2.0), 60)
+        busy = os.getloadavg()[0]
         times = do(load)
         settle(of, service, f"{name} on {times.where}", patience)
         recovered = time.monotonic()
@@ -126,12 +134,13 @@ def under_load(
         ended = time.monotonic()
     acknowledged = load.acknowledged()
     found = service.found() if service.keeps else Counter(acknowledged)
+    until = times.healed if times.split else ended
     result = Result(
         of.name,
         of.distribution,
         name,
         times.where,
-        round(load.gap(times.broken, times.healed if times.split else ended), 2),
+        round(load.gap(times.broken, until), 2),
         round(load.gap(times.healed, ended), 2) if times.split else 0.0,
         round(recovered - times.healed, 1),
         service.limits.get(name),
@@ -139,6 +148,8 @@ def under_load(
         len(acknowledged - set(found)),
         sum(1 for key in found if found[key] > 1),
         dict(load.failures().most_common(5)),
+        load.silence(times.broken, until),
+        round(busy, 1),
     )
     record(result)
     return result, load, times

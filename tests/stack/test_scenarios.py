@@ -78,7 +78,7 @@ def test_rolling(stack: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
     for name in clients.service(stack).rolling:
         rolled = faults.roll(stack, clients.service(stack), name)
         with capsys.disabled():
-            print(f"\n    {rolled.line()}", flush=True)
+            print(f"\n    {rolled.line()}{rolled.result.slow()}", flush=True)
         assert rolled.result.lost == 0, rolled.line()
         assert (rolled.failovers or 0) <= 1, rolled.line()
 
@@ -88,7 +88,7 @@ def test_fault(stack: Scenario, fault: str, capsys: pytest.CaptureFixture[str]) 
     service = clients.service(stack)
     result = faults.run(stack, service, fault, lambda: molecule(stack, "converge") and None)
     with capsys.disabled():
-        print(f"\n    {result.line()}", flush=True)
+        print(f"\n    {result.line()}{result.slow()}", flush=True)
     assert result.lost == 0, result.line()
     assert result.acknowledged > 100, result.line()
     if service.silence and fault in service.cheap:

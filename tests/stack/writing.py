@@ -138,6 +138,19 @@ class Writer:
         times = [begin, *(when for when, _key in self.acknowledged if begin < when < end), end]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
 
+    def silence(self, begin: float, end: float) -> list[str]:
+        """Return what this writer was told in its longest gap between begin and end: when, in seconds since begin, and what."""
+        times = [begin, *(when for when, _key in self.acknowledged if begin < when < end), end]
+        since, until = max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
+        told = [f"{self.name} {since - begin:+.2f} acknowledged"]
+        kept = ""
+        for when, text in self.failures:
+            # the same again and again is told once
+            if since <= when <= until and text[:40] != kept:
+                told.append(f"{when - begin:+.2f} {text[:90]}")
+                kept = text[:40]
+        return [*told[:12], f"{until - begin:+.2f} acknowledged"]
+
     def interruptions(self, begin: float, end: float) -> int:
         """Return how often failures came between begin and end; those without an acknowledgement between them are one."""
         acknowledged = [when for when, _key in self.acknowledged]
@@ -173,6 +186,10 @@ class Load:
 
     def gap(self, begin: float, end: float) -> float:
         return max(writer.gap(begin, end) for writer in self.writers)
+
+    def silence(self, begin: float, end: float) -> list[str]:
+        """Return what the writer with the longest gap was told in it."""
+        return max(self.writers, key=lambda writer: writer.gap(begin, end)).silence(begin, end)
 
     def interruptions(self, begin: float, end: float) -> int:
         """Return how often the writer that was hit most lost its connection: failures in a row count as one."""
