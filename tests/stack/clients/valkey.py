@@ -24,10 +24,10 @@ class Writes(Session):
     def write(self, key: str) -> None:
         pipeline = self.connection.pipeline(transaction=False)
         pipeline.set(key, "1")
-        pipeline.wait(1, 1000)
+        pipeline.wait(1, 500)
         _stored, replicas = pipeline.execute()
         if replicas < 1:
-            raise TimeoutError("no replica has it within a second")
+            raise TimeoutError("no replica has it within half a second")
 
     def close(self) -> None:
         self.connection.close()
@@ -50,7 +50,8 @@ class Client(Service):
             "ssl": True,
             "ssl_ca_certs": str(self.scenario.directory / "ca" / "ca.crt"),
             "ssl_check_hostname": False,
-            "socket_timeout": 1.5,
+            # of each read, and of the TLS handshake with a host that hangs: both may come one after the other before the next is asked
+            "socket_timeout": 1.0,
             "socket_connect_timeout": 0.5,
             "retry_on_timeout": False,
         }
@@ -63,7 +64,7 @@ class Client(Service):
         if asked is None:
             asked = Sentinel(
                 [(host.address, 26379) for host in self.scenario.hosts],
-                sentinel_kwargs={**self._settings(), "socket_timeout": 1.0},
+                sentinel_kwargs={**self._settings(), "socket_timeout": 0.5},
             )
             self.asks.sentinel = asked
         asked.sentinels.append(asked.sentinels.pop(0))
