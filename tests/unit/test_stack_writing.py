@@ -60,7 +60,12 @@ def test_gap_is_the_longest_silence_between_the_two_times() -> None:
 def test_what_a_client_was_told_in_its_longest_gap() -> None:
     writer = Writer(Memory(), "w")
     writer.acknowledged = [(when, f"w-{when}") for when in (1.0, 2.0, 5.0, 6.0)]
-    writer.failures = [(1.5, "OSError: early"), (3.0, "OSError: broken"), (3.1, "OSError: broken"), (4.0, "OSError: other")]
+    writer.failures = [
+        (1.5, "OSError: early"),
+        (3.0, "OSError: broken"),
+        (3.1, "OSError: broken"),
+        (4.0, "OSError: other"),
+    ]
     assert writer.silence(1.0, 8.0) == [
         "w +1.00 acknowledged",
         "+2.00 OSError: broken",
