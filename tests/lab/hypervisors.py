@@ -7,10 +7,12 @@ the control namespace.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 INSTANCES = "/var/lib/nova/instances"
 LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 _NAMESPACE = uuid.UUID("6f1b9a52-6b5e-5d0a-9c58-6f7a3e9d2c11")
+
+
+def own_disks(host: Host) -> Path:
+    """The folder of instances on a host's own disk, as seen from outside."""
+    return host.directory / INSTANCES.lstrip("/")
 
 
 class Hypervisors:
@@ -88,13 +95,42 @@ class Hypervisors:
             f"mkdir -p /var/lib/libvirt /var/log/libvirt /var/cache/libvirt /run/libvirt /run/sshd {INSTANCES}",
         ]
         host.setup.extend(line for line in lines if line not in host.setup)
-        store = [self._python, self._programs / "store.py"]
-        if self.lab.storage == "shared":
-            host.add_service("store", [*store, "attach", self._socket, INSTANCES])
-        else:
-            host.add_service("store", [*store, "mount", self.nova.store, INSTANCES])
+        host.add_service("store", self._store())
         host.add_service("libvirtd", ["/usr/sbin/libvirtd", "--listen"])
         host.add_service("sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/sshd_config"])
+
+    def _store(self, local: bool = False) -> list[object]:
+        """The program that mounts the servers' disks on a host."""
+        store = [self._python, self._programs / "store.py"]
+        if local:
+            return [*store, "local", INSTANCES]
+        if self.lab.storage == "shared":
+            return [*store, "attach", self._socket, INSTANCES]
+        return [*store, "mount", self.nova.store, INSTANCES]
+
+    @contextlib.contextmanager
+    def local_disks(self) -> Iterator[None]:
+        """While it lasts no host sees another's disks: each has its instances on its own. No server may be there at either end."""
+        self._mount(local=True)
+        try:
+            yield
+        finally:
+            self._mount(local=False)
+
+    def _mount(self, local: bool) -> None:
+        for host in self.lab.hosts.values():
+            host.add_service("store", self._store(local))
+            kind = "-v" if local else ""  # bindfs is there, or is not
+            probe = ["sh", "-c", f"mountpoint -q {INSTANCES} && findmnt -n -o FSTYPE {INSTANCES} | grep -q {kind} fuse"]
+            wait_until(
+                lambda host=host, probe=probe: host.exec(probe).returncode == 0,
+                30,
+                f"{host.name} has its instances on {'its own disk' if local else 'the store'}",
+                0.1,
+            )
+            for left in own_disks(host).glob("*"):
+                # Without its mount the store would hide it, and the oracle would still see it.
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     @property
     def _socket(self) -> Path:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from . import guest
 from .guest import Counters
 from .hosts import LabError, wait_until
+from .hypervisors import own_disks
 
 if TYPE_CHECKING:
     from . import Lab
@@ -176,12 +177,25 @@ class Oracle:
         """The counters on the server's disk; None when it has no disk, or no guest ever wrote it."""
         return self._sector(server)[1]
 
+    def copies(self, server: str) -> dict[str, Counters | None]:
+        """The counters on each copy of its disk, by where it lies: ``store``, or a host whose disks are its own."""
+        return {place: sector[1] for place, path in self._places(server).items() if (sector := self._read(path))}
+
+    def _places(self, server: str) -> dict[str, Path]:
+        own = {name: own_disks(host) for name, host in self.lab.hosts.items()}
+        return {place: folder / server / "disk" for place, folder in {"store": self.store, **own}.items()}
+
     def _sector(self, server: str) -> tuple[int, Counters | None]:
-        """(inode of the disk, its counters)."""
+        """(inode of the disk, its counters). Of two copies, as in a block migration, the one that has come further."""
+        found = [sector for path in self._places(server).values() if (sector := self._read(path))]
+        return max(found, key=lambda sector: sector[1].total if sector[1] else -1, default=(0, None))
+
+    @staticmethod
+    def _read(disk: Path) -> tuple[int, Counters | None] | None:
         try:
-            descriptor = os.open(self.store / server / "disk", os.O_RDONLY)
+            descriptor = os.open(disk, os.O_RDONLY)
         except FileNotFoundError:
-            return 0, None
+            return None
         try:
             return os.fstat(descriptor).st_ino, guest.parse_sector(os.pread(descriptor, 512, 512))
         finally:
@@ -190,8 +204,9 @@ class Oracle:
     def servers(self) -> list[str]:
         """UUIDs of every server that has a disk or a QEMU."""
         found = {each.server for each in self.guests()}
-        with contextlib.suppress(FileNotFoundError):
-            found.update(name for name in os.listdir(self.store) if _NAME.fullmatch(name))
+        for folder in (self.store, *map(own_disks, self.lab.hosts.values())):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(name for name in os.listdir(folder) if _NAME.fullmatch(name))
         return sorted(found)
 
     # -- over time ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,25 @@ def test_another_disk_may_begin_anew(watch: Watch, see: Callable[..., None]) -> 
     see(1, 1, 1, new_disk=True)
     assert watch.two_writers() == []
     assert [each.boots for each in watch.boots(SERVER)] == [3, 1]
+
+
+def test_of_two_copies_the_one_counts_that_has_come_further(
+    watch: Watch, see: Callable[..., None], tmp_path: Path
+) -> None:
+    """As in a block migration: the source's copy stands still when the destination's goes on."""
+    watch.oracle.lab.hosts["cmp01"] = SimpleNamespace(directory=tmp_path / "cmp01", name="cmp01", pid=0)
+    see(2, 5, 9)
+    own = tmp_path / "cmp01/var/lib/nova/instances" / SERVER / "disk"
+    own.parent.mkdir(parents=True)
+    shutil.copy(watch.oracle.store / SERVER / "disk", own)
+    assert watch.oracle.copies(SERVER) == {"store": Counters(2, 5, 9), "cmp01": Counters(2, 5, 9)}
+    see(2, 6, 10)
+    assert watch.oracle.counters(SERVER) == Counters(2, 6, 10)
+    (watch.oracle.store / SERVER / "disk").unlink()
+    watch._sample_disk(SERVER)
+    assert watch.oracle.counters(SERVER) == Counters(2, 5, 9)
+    assert SERVER in watch.oracle.servers()
+    assert watch.two_writers() == []
 
 
 def test_gaps_are_told_while_they_last_and_after(

@@ -2,6 +2,8 @@
 
 store.py mount SOURCE TARGET
     Mount and stay. One in each host: QEMU's image locks do not cross between hosts.
+store.py local TARGET
+    No shared storage: the folder itself, on the host's own disk, as a mount, so that whoever waits for one goes on.
 store.py serve SOURCE TARGET SOCKET
     Mount, and hand the mount to whoever connects to SOCKET. One mount for all: locks hold between hosts.
 store.py attach SOCKET TARGET
@@ -10,6 +12,7 @@ store.py attach SOCKET TARGET
 
 import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +41,12 @@ def bindfs(source: str, target: str) -> list[str]:
     clear(target)
     options = "nonempty,subtype=glusterfs,fsname=store"
     return ["bindfs", "-f", "--multithreaded", "--forward-odirect=4096", "-o", options, source, target]
+
+
+def local(target: str) -> None:
+    clear(target)
+    subprocess.run(["mount", "--bind", target, target], check=True)
+    signal.pause()
 
 
 def serve(source: str, target: str, path: str) -> int:
@@ -91,6 +100,8 @@ if __name__ == "__main__":
         case "mount":
             command = bindfs(*sys.argv[2:])
             os.execvp(command[0], command)
+        case "local":
+            local(*sys.argv[2:])
         case "serve":
             sys.exit(serve(*sys.argv[2:]))
         case "attach":
