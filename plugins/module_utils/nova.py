@@ -11,6 +11,7 @@ Facts leave this module as the plain data of :mod:`decisions.server_facts`.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
@@ -333,6 +334,12 @@ class Nova:
         }
         self._request("POST", "/allocations", body, **where)
         return True
+
+    def drop_allocation(self, consumer: str) -> None:
+        """Give up what a server or a migration holds; nothing to do when it holds nothing."""
+        where: dict = {"endpoint_filter": {"service_type": "placement"}, "microversion": ALLOCATIONS_MICROVERSION}
+        with suppress(NovaNotFound):
+            self._request("DELETE", f"/allocations/{consumer}", **where)
 
     def group(self, group: str) -> GroupFacts | None:
         """A server group of any project, or None."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +141,7 @@ class FakeNova:
             task_state=vm["task"],
             ram_mb=16,
             vcpus=1,
+            changed=vm.get("changed"),
             locked=bool(vm.get("locked")),
             locked_reason=vm.get("locked") or "",
             metadata=vm.get("metadata") or {},
@@ -165,7 +167,8 @@ class FakeNova:
 
     def service(self, host):
         self.world.request("service")
-        return ServiceFacts(id=host, host=host, **self.world.services[host]) if host in self.world.services else None
+        known = self.world.services.get(host)
+        return ServiceFacts(id=host, host=host, reported=self.world.clock.now, **known) if known else None
 
     def services(self, host=None):
         self.world.request("services")
@@ -188,7 +191,7 @@ class FakeNova:
     def migrations(self, *, server=None, host=None, since=None):
         self.world.request("migrations")
         vm = self.world.servers.get(server) or {}
-        if vm.get("task") == "migrating":
+        if vm.get("task") == "migrating" and not math.isinf(vm["until"]):
             return [MigrationFacts(id=7, server=server, status="running", kind="live-migration")]
         return list(self.world.incoming) if host else []
 
@@ -200,7 +203,10 @@ class FakeNova:
                 raise self.world.refuse.pop(0)
             if vm["task"]:
                 raise NovaConflict("task", 409)
-            vm.update(task=task, until=self.world.clock.now + seconds, finish=finish)
+            lost = vm.get("lose", 0) > 0 and action in ("live-migration", "migrate")
+            vm["lose"] = vm.get("lose", 0) - lost
+            until = math.inf if lost else self.world.clock.now + seconds
+            vm.update(task=task, until=until, finish=finish, changed=self.world.clock.now)
             vm["history"].append(ActionFacts(action, user_id="operator"))
 
     def reboot_hard(self, uuid):
@@ -524,6 +530,20 @@ def test_killed_at_every_request(world, kind):
         if whole:
             break
     assert kill_after > 10
+
+
+def test_a_drain_whose_messages_die_with_the_conductor_moves_everybody_all_the_same(world):
+    """Nova knows nothing of them but their tasks; what was stopped arrives stopped, nobody boots."""
+    running, stopped = world.server(0, lose=2), world.server(
+        1, vm_state="stopped", status="SHUTOFF", running=False, lose=1
+    )
+    drain(world)
+    acts = [act["act"] for act in run(world, "cmp01")["acts"] if act.get("server")]
+    assert evicting(world, "cmp01") == ("False", "Succeeded")
+    for vm, state, runs in ((running, "active", True), (stopped, "stopped", False)):
+        assert (vm["host"], vm["vm_state"], vm["running"], vm["boots"]) == ("cmp02", state, runs, 1)
+        assert not vm["locked"]
+    assert acts.count("ResetState") == 3 and acts.count("Stop") == 1
 
 
 class Line:

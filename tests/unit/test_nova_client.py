@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from keystoneauth1 import exceptions
 
-from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaUnavailable, server_facts
+from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaNotFound, NovaUnavailable, server_facts
 
 NOW = 1_800_000_000.0
 SERVER, MIGRATION = "0ebbc390-82b5-44ca-809b-8b923e3353f2", "9b2b8b3e-1111-4222-8333-444455556666"
@@ -75,6 +75,18 @@ def test_what_was_taken_back_already_is_left(nova):
     nova.answer = lambda method, path, params: {"allocations": {}}
     assert not nova.take_back_allocation(SERVER, MIGRATION)
     assert [method for method, *_rest in nova.asked] == ["GET"]
+
+
+def test_an_allocation_is_given_up_once(nova):
+    nova.answer = lambda method, path, params: {}
+    nova.drop_allocation(MIGRATION)
+
+    def gone(_method, _path, _params):
+        raise NovaNotFound("no such consumer", 404)
+
+    nova.answer = gone
+    nova.drop_allocation(MIGRATION)
+    assert [(method, path) for method, path, *_rest in nova.asked] == [("DELETE", f"/allocations/{MIGRATION}")] * 2
 
 
 def test_when_a_server_was_changed():

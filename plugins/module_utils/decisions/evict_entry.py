@@ -30,7 +30,7 @@ class Settings:
 class Entry:
     """One element of an Eviction's ``status.instances``. Times are seconds since the epoch.
 
-    ``vm_state`` is Nova's word before an evacuation began: what was stopped stays stopped.
+    ``vm_state`` is Nova's word before an evacuation began, "stopped" for a cold migration of what was: it stays stopped.
     """
 
     id: str
@@ -58,6 +58,7 @@ class Context:
 
     :ivar dead: the host is proven off, or taken for off by consent: its servers are evacuated.
     :ivar returned: it came back since: what has begun is ended, nothing more is begun.
+    :ivar heard: when its nova-compute last told Nova that it runs, by Nova's clock.
     :ivar others: each other hypervisor: up, down, or off (forced down: somebody vouches for it).
     """
 
@@ -69,6 +70,7 @@ class Context:
     whole_host: bool = False
     dead: bool = False
     returned: bool = False
+    heard: float | None = None
     others: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     faults: int = 0
@@ -82,7 +84,8 @@ class Decision:
     ``act``: None (wait, or finished), Restart, RestartAgain, LiveMigrate, ColdMigrate, Evacuate, Confirm,
     ResetState, Stop or Abort.
     ``target``: the only host it may go to; empty lets Nova choose. ``on_disk``: its data is in files of the host's.
-    ``release``: UUID of a broken-off live migration that holds the server's allocation on its host; empty for none.
+    ``release``: UUID of a broken-off migration that may hold the server's allocation on its host; empty for none.
+    ``drop``: UUID of a migration that is over and whose allocation nobody will give back; empty for none.
     """
 
     entry: Entry
@@ -90,6 +93,7 @@ class Decision:
     target: str = ""
     on_disk: bool = True
     release: str = ""
+    drop: str = ""
 
 
 def attempt(entry: Entry, route: str, phase: str, doing: str, context: Context, act: str | None = None) -> Decision:

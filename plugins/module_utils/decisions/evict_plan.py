@@ -25,15 +25,20 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry impo
     over_time,
     wait,
 )
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.lost_move import (
+    CONFIRM_SECONDS,
+    LOST_CONFIRM,
+    lost_confirm,
+    lost_move,
+    move_overdue,
+    to_stop,
+)
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import ServerFacts
 
 # Causes after which a server is first restarted where it is (design.md, Reactions).
 RESTART_FIRST = frozenset({"InstanceStopped", "RebootFailed"})
 # Causes that tell of a dead guest which has to run again, here or elsewhere.
 DEAD_GUEST = RESTART_FIRST | {"WatchdogRestartFailed"}
-
-# Seconds that Nova has to carry out a confirm before it is asked again.
-CONFIRM_SECONDS = 30.0
 
 # Task of a server between Nova's API, which accepted a hard reboot, and nova-compute, which has not begun it.
 REBOOT_ASKED = frozenset({"rebooting", "rebooting_hard"})
@@ -77,9 +82,12 @@ def needs_running(entry: Entry, server: ServerFacts | None, context: Context) ->
     if server.host == context.source and not context.service_up and not stays:
         return False  # nobody is there to be asked
     if server.task_state:
-        return _restart_overdue(entry, server, context) or _stop_overdue(entry, server, context)
+        overdue = _restart_overdue(entry, server, context) or _stop_overdue(entry, server, context)
+        return overdue or move_overdue(entry, server, context)
     if context.dead and entry.route == EVACUATE:
         return server.vm_state in ("active", "error")  # it has to run where it is now
+    if entry.vm_state == "stopped" and server.vm_state == "active":
+        return True
     if server.vm_state == "stopped" or server.host != context.source:
         return _dead_guest(context)
     return server.vm_state in ("active", "error", "paused")
@@ -137,7 +145,7 @@ def decide(entry: Entry, server: ServerFacts | None, context: Context) -> Decisi
     if server.task_state or server.status in ("MIGRATING", "RESIZE", "REBUILD", "HARD_REBOOT", "REBOOT"):
         return _busy(entry, server, context)
     if server.status == "VERIFY_RESIZE" and entry.route == "ColdMigrate":
-        return _confirm(entry, context)
+        return lost_confirm(entry, server, context) or _confirm(entry, context)
     if server.host != context.source:
         return _away(entry, server, context)
     if _given_up(entry, server, context):
@@ -221,6 +229,9 @@ def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
         return wait(
             entry, f"nova-compute of {context.source} is down: nothing can be migrated from it until it is back"
         )
+    stop = to_stop(entry, server)
+    if stop:
+        return stop
     if entry.attempts >= context.settings.move_attempts:
         return end(entry, "Failed", entry.message or "no attempt to move it succeeded", context)
     if backing_off(entry, context):
@@ -236,6 +247,7 @@ def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if server.vm_state == "paused" or (server.vm_state == "active" and server.running):
         return attempt(entry, "LiveMigrate", "Migrating", "live migration", context)
     if server.vm_state in COLD_MIGRATABLE:
+        entry = replace(entry, vm_state="stopped" if server.vm_state == "stopped" else "")
         return attempt(entry, "ColdMigrate", "Migrating", "cold migration", context)
     return end(entry, "Failed", f"not moved: Nova moves no server in vm_state {server.vm_state!r}", context)
 
@@ -258,13 +270,23 @@ def _away(entry: Entry, server: ServerFacts, context: Context) -> Decision:
         return end(
             entry, "Failed", f"on {server.host}, but in ERROR: {server.fault or 'Nova does not say why'}", context
         )
+    if entry.vm_state == "stopped" and server.vm_state == "active" and server.running is None:
+        return wait(entry, f"on {server.host}, which does not say whether the guest runs")
+    stop = to_stop(entry, server)
+    if stop:
+        return stop
     verb = {"LiveMigrate": "live-migrated", "ColdMigrate": "cold-migrated"}.get(entry.route)
     message = f"{verb} to {server.host}" if verb else f"on {server.host} already, moved by somebody else"
+    if LOST_CONFIRM in entry.message:
+        message += f"; {entry.message}"
     return end(entry, "Succeeded", message, context)
 
 
 def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     doing = server.task_state or server.status.lower()
+    lost = lost_move(entry, server, context)
+    if lost:
+        return lost
     if over_time(entry, context):
         if server.live_migration is not None:
             return Decision(

@@ -65,6 +65,8 @@ class ServerFacts:
     launched: bool = True
     evacuation: MigrationFacts | None = None
     """The record of its evacuation: an unfinished one if there is any, else the latest."""
+    records: tuple[MigrationFacts, ...] | None = None
+    """All its migration records, None when not asked."""
     cut_off: MigrationFacts | None = None
     """The live migration that its source's death has cut off: the guest may have gone on at its target."""
 

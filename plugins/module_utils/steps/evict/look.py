@@ -18,6 +18,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan impor
     needs_stop_origin,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.incoming import incoming, to_abort, told
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.lost_move import needs_records
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     MIGRATION_ABORTABLE,
     ServerFacts,
@@ -115,6 +116,8 @@ class Look:
                 calls[key, "stopped_by_user"] = lambda key=key: stopped_by_user(self.nova.actions(key))
             if needs_failure(entry, server, context):
                 calls[key, "failure"] = lambda key=key: self._failure(key, context.source)
+            if needs_records(entry, server, context):
+                calls[key, "records"] = lambda key=key: tuple(self.nova.migrations(server=key))
             if needs_live_migration(entry, server, context):
                 calls[key, "live_migration"] = lambda key=key: self.live_migration(key)
         for (key, name), answer in self.call_all(calls).items():

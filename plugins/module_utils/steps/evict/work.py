@@ -302,6 +302,7 @@ class Work:
             self.settings,
             dead=route.act in ("Evacuate", "Return"),
             returned=route.act == "Return",
+            heard=view.service.reported if view.service else None,
             others={
                 each.host: "up" if each.up else "off" if each.forced_down else "down"
                 for each in view.services
@@ -375,8 +376,10 @@ class Work:
         try:
             self.locks.hold(act, facts)
             if decision.release:
-                # What Nova's rollback of a live migration would have done, had it not died with the host.
+                # What Nova's own rollback would have done, had it not died with the host, or with the conductor.
                 self.nova.take_back_allocation(server, decision.release)
+            if decision.drop:
+                self.nova.drop_allocation(decision.drop)
             if not self.claim.fresh():
                 return NOT_SENT  # those took their time
             self.acts.append({"act": act, "server": server})
