@@ -44,9 +44,9 @@ options:
       heartbeat_seconds:
         description:
           - Age up to which an agent's sign of life, written after the Node was lost, proves that the host lives. Agents
-            write every two minutes at the latest; half of that is added.
+            write every 55 seconds at the latest, so that this is two of them.
         type: float
-        default: 180
+        default: 120
       clock_skew_seconds:
         description:
           - A sign of life from further in the future comes from a wrong clock and proves nothing.

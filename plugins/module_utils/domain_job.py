@@ -46,10 +46,11 @@ class JobWatch:
     """Samples of the migration of one domain.
 
     :param interval: seconds between two samples.
+    :param begun: that the migration was seen to begin here, so that one which is not on its way any more is over.
     """
 
-    def __init__(self, uri: str, uuid: str, interval: float, libvirt: Any = None) -> None:
-        self.uri, self.uuid, self.interval = uri, uuid, interval
+    def __init__(self, uri: str, uuid: str, interval: float, libvirt: Any = None, begun: bool = False) -> None:
+        self.uri, self.uuid, self.interval, self.begun = uri, uuid, interval, begun
         self._libvirt = libvirt
         self._samples: queue.Queue[Sample | BaseException] = queue.Queue(maxsize=1)
         self._stopped = threading.Event()
@@ -134,7 +135,7 @@ class JobWatch:
         except libvirt.libvirtError as error:
             if error.get_error_code() != _NO_DOMAIN:
                 raise
-            yield Sample("none", {})
+            yield Sample("left" if self.begun else "none", {})
             return
         last: dict[str, Any] | None = None
         while True:
@@ -164,11 +165,13 @@ class JobWatch:
         if self._completed is not None:
             return Sample("left", self._completed)
         if job is None:
-            return Sample("left", last) if last is not None else Sample("none", {})
+            return Sample("left", last or {}) if last is not None or self.begun else Sample("none", {})
         if last is not None:
             return Sample("failed", last)
         done = self._job(domain, _COMPLETED | _KEEP)
-        return Sample("arrived", done) if done and done.get("operation") == _IN else Sample("none", {})
+        if done and done.get("operation") == _IN:
+            return Sample("arrived", done)
+        return Sample("failed" if self.begun else "none", {})
 
     def _job(self, domain: Any, flags: int = 0) -> dict | None:
         """Statistics of the job; None when the domain does not run here."""

@@ -40,6 +40,12 @@ options:
       - Namespace of the Migration, the agent's own.
     type: str
     required: true
+  begun:
+    description:
+      - That the migration was seen to begin here. If nothing is on its way any more, the migration is over already, and is
+        written as one that left or, where the domain still runs here, failed.
+    type: bool
+    default: false
   interval:
     description:
       - Seconds between two looks.

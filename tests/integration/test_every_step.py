@@ -113,6 +113,7 @@ def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
 WRITTEN = "PATCH /apis/hypervisor.c5c3.io/v1/evictions/cmp01/status"
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_a_drain_whose_operator_is_killed_at_every_exchange(site):
     site.boot("cmp01")
@@ -123,6 +124,7 @@ def test_a_drain_whose_operator_is_killed_at_every_exchange(site):
     assert {f"{when} {what}" for when in ("before", "after") for what in (acts, WRITTEN)} <= points
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_an_evacuation_whose_operator_is_killed_at_every_exchange(site):
     lab = site.lab

@@ -449,6 +449,15 @@ class TestMigrations:
         for spec in ({"source": MINE}, {"target": MINE}, {"source": MINE, "target": None}):
             self.refused(lambda spec=spec: mine.patch(MIGRATIONS, SERVER, self.spec(**spec), NAMESPACE), *words)
 
+    @pytest.mark.parametrize("type_", [None, "completed"])
+    def test_a_source_may_join_what_its_destination_told(self, mine, migration, type_):
+        """One that was over before its source could look."""
+        migration(type_, target=OTHERS)
+        mine.patch(MIGRATIONS, SERVER, self.spec(source=MINE, eviction=SERVER), NAMESPACE)
+        status = {"status": {"started": crd_cases.EARLY, "origin": MINE}}
+        found = mine.patch(MIGRATIONS, SERVER, status, NAMESPACE, subresource="status")
+        assert (found["spec"]["target"], found["status"]["origin"]) == (OTHERS, MINE)
+
     def test_a_source_is_not_taken_from_another(self, mine, migration):
         migration("unbounded", source=OTHERS)
         self.refused(lambda: mine.patch(MIGRATIONS, SERVER, self.spec(source=MINE), NAMESPACE), "only")

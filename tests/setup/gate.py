@@ -88,12 +88,13 @@ NEVER_AGAIN = ("two writers", "more than once", "twice", "booted", "forgotten", 
 
 def gates() -> list[Gate]:
     """Return all gates; those that run alone come last, and need what `lab` prepares."""
+    halves = ("-n", "2")  # half of a unit test's time is waiting
     again = ("--reruns", "1", *(f"--rerun-except={text}" for text in NEVER_AGAIN))
     return [
         Gate("lint", [IN, "dev", "python", "-m", "tests.setup.lint"], 600, inputs=selection.checkout),
-        pytest_gate("unit", "dev", "tests/unit", 600, inputs=selection.checkout),
+        pytest_gate("unit", "dev", "tests/unit", 600, *halves, inputs=selection.checkout),
         Gate("build", [IN, "dev", "python", "-m", "tests.setup.build"], 300, inputs=selection.checkout),
-        pytest_gate("unit-oldest", "oldest", "tests/unit", 900, inputs=selection.checkout),
+        pytest_gate("unit-oldest", "oldest", "tests/unit", 900, *halves, inputs=selection.checkout),
         Gate("sanity", [IN, "dev", "python", "-m", "tests.setup.sanity", "dev"], 1500, inputs=selection.checkout),
         Gate(
             "sanity-oldest",

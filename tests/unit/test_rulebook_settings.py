@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.gate_limits import Limits
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.rulebook_settings import (
     OPERATOR,
     PREFIX,
@@ -168,7 +169,7 @@ def test_a_name_that_the_rulebook_does_not_know_is_refused():
         ("hypervisor_operator", "gate_limits", {"max_hosts_at_once": "x"}, "give a whole number"),
         ("hypervisor_operator", "gate_limits", {"max_host_at_once": 1}, "perhaps max_hosts_at_once is meant"),
         ("hypervisor_operator", "lease_namespace", "No Name", "is not a Kubernetes namespace"),
-        ("ha_agent", "heartbeat_seconds", 600, "from 1 to 120"),
+        ("ha_agent", "heartbeat_seconds", 600, "from 1 to 60"),
         ("ha_agent", "io_error_count", 65, "from 0 to 64"),
     ],
 )
@@ -202,6 +203,21 @@ def test_whatever_is_given_is_answered_in_words(role, value, extra):
     values = {PREFIX + setting.name: value for setting in SETTINGS[role]}
     for told in faults({**values, extra: value}, role):
         assert len(told) < 2000 and told.isascii() and told.endswith(".")
+
+
+def test_a_living_agent_writes_before_the_clock_of_its_lost_node_ends():
+    """By default; with any interval that is let through its sign of life is never too old for the gate second_signal."""
+    (rules,) = load("extensions/eda/rulebooks/ha_agent.yml")
+    (within,) = [rule["throttle"]["once_within"] for rule in rules["rules"] if rule["name"] == "The agent lives"]
+    seconds = int(within.removesuffix(" seconds"))
+    settings = {setting.name: setting for role in ROLES for setting in SETTINGS[role]}
+
+    def period(beat: int) -> int:
+        return -(-seconds // beat) * beat
+
+    assert period(settings["heartbeat_seconds"].default) < settings["unreachable_seconds"].default
+    longest = next(beat for beat in range(600, 0, -1) if settings["heartbeat_seconds"].check(beat) == "")
+    assert max(map(period, range(1, longest + 1))) < Limits().heartbeat_seconds
 
 
 def test_what_is_let_through_the_sources_and_steps_take():

@@ -22,7 +22,7 @@ class Limits:
     :ivar isolated_share: from here on it is this side that is cut off, or Nova that is blind.
     :ivar settle_seconds: after a mass failure the rest gets this time to come back, as Kubernetes' node lifecycle
         controller restarts its clocks when it leaves full disruption.
-    :ivar heartbeat_seconds: how old an agent's sign of life may be; agents write every two minutes at the latest.
+    :ivar heartbeat_seconds: how old an agent's sign of life may be; agents write every 55 s at the latest.
     :ivar clock_skew_seconds: a sign of life from further in the future is taken for a wrong clock.
     :ivar max_hosts_at_once: hosts being evacuated at a time.
     :ivar max_hosts_per_cycle: evacuations that may begin within ``cooldown_seconds``.
@@ -35,7 +35,7 @@ class Limits:
     max_unhealthy_zone_share: float = 0.5
     isolated_share: float = 0.9
     settle_seconds: float = 60.0
-    heartbeat_seconds: float = 180.0
+    heartbeat_seconds: float = 120.0
     clock_skew_seconds: float = 60.0
     max_hosts_at_once: int = 3
     max_hosts_per_cycle: int = 3

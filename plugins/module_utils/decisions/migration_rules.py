@@ -215,6 +215,9 @@ def watched_spec(
     :param eviction: name of the Eviction that it serves, as its source sees it.
     """
     spec, status = (existing or {}).get("spec") or {}, (existing or {}).get("status") or {}
+    if kind == "left" and not spec.get("source") and spec.get("target") not in (None, hypervisor):
+        # Over before it could be seen here, and its destination was quicker.
+        return {"instance": name, "source": hypervisor, "eviction": eviction}, False
     if kind != "arrived":
         return {"instance": name, "source": hypervisor, "target": None, "eviction": eviction}, True
     if spec.get("target") == hypervisor and status.get("destination") == hypervisor:
@@ -237,7 +240,7 @@ def begun(existing: dict | None, now: str) -> dict:
 def watched(kind: str, job: dict, hypervisor: str, existing: dict | None, started: str | None) -> dict:
     """The status's fields that one sample tells.
 
-    :param started: when this watch began a new migration; None at a destination that goes on with the source's.
+    :param started: when this watch began a new migration; None when it goes on with that of the other agent.
     """
     told = status_from_job(job)
     if kind == "progress" or kind == "failed":
@@ -250,7 +253,7 @@ def watched(kind: str, job: dict, hypervisor: str, existing: dict | None, starte
         told |= {"destination": hypervisor, "type": "completed"}
         return told
     status = (existing or {}).get("status") or {}
-    if status.get("destination") and status.get("started") == started:
+    if status.get("destination") and started in (None, status.get("started")):
         # The destination has told the end already.
         return {"origin": hypervisor}
     return told

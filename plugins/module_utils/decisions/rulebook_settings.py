@@ -138,7 +138,7 @@ AGENT = (
     Setting("libvirt_uri", "qemu:///system", _text),
     Setting("hypervisor", "", _text, computed=True),
     Setting("state_path", "", _text, computed=True),
-    Setting("heartbeat_seconds", 10, _number(1, 120)),
+    Setting("heartbeat_seconds", 10, _number(1, 60)),
     Setting("join_window", 0.5, _number(0, 10)),
     Setting("keepalive_interval", 5, _count(1, 3600)),
     Setting("keepalive_count", 3, _count(1, 100)),

@@ -39,6 +39,7 @@ ARGUMENTS = {
         "uri": {"type": "str", "default": "qemu:///system"},
         "uuid": {"type": "str", "required": True},
         "namespace": {"type": "str", "required": True},
+        "begun": {"type": "bool", "default": False},
         "interval": {"type": "float", "default": 1.0},
         "timeout": {"type": "float", "default": 3600.0},
     },
@@ -63,7 +64,7 @@ def run(params: dict, check_mode: bool) -> dict:
     # Late: a wrong argument needs no libvirt.
     from ansible_collections.c5c3.ha.plugins.module_utils.domain_job import JobWatch
 
-    watch = JobWatch(uri, uuid, params["interval"])
+    watch = JobWatch(uri, uuid, params["interval"], begun=params["begun"])
     with Client.from_params(params, AGENT_MANAGER) as client:
         record = Record(client, params["api_group"], uuid, namespace, hypervisor, check_mode)
         end = time.monotonic() + params["timeout"]
