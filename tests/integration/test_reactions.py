@@ -148,7 +148,9 @@ def site(lab_kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -
     guests: dict[str, Guest] = {}
     with two_hypervisors() as hypervisors:
         try:
-            agents.extend(Agent(each.name, each.writable, lab_kubernetes.kubeconfig, folder / each.name) for each in hypervisors)
+            agents.extend(
+                Agent(each.name, each.writable, lab_kubernetes.kubeconfig, folder / each.name) for each in hypervisors
+            )
             for agent in agents:
                 agent.wait()
             images = hypervisors[0].directory / "images"
@@ -362,7 +364,9 @@ def test_a_storm_of_a_thousand_events_in_a_second(site: Site, tmp_path: Path) ->
 
         def told() -> list[tuple[str, str, int]]:
             """What was left alone: word, guest, how many of them in one."""
-            found = re.findall(r"left alone: lifecycle (SUSPENDED|RESUMED) \w+ (\S+)(?: \((\d+) times\))?", agent.text())
+            found = re.findall(
+                r"left alone: lifecycle (SUSPENDED|RESUMED) \w+ (\S+)(?: \((\d+) times\))?", agent.text()
+            )
             return [(word, uuid, int(count or 1)) for word, uuid, count in found]
 
         def asked() -> dict | None:
