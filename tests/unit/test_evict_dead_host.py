@@ -16,7 +16,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.errors import Unreachable
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import NovaConflict, NovaError, NovaUnavailable
-from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition
+from ansible_collections.c5c3.ha.plugins.module_utils.resources import get_condition, set_condition
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import evict, gate_facts
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict import claim, host, work
 from tests.unit.test_evict_step import IDS, FakeClient, FakeNova, Killed, Line, World, evicting
@@ -644,6 +644,75 @@ def test_a_migration_whose_target_is_away_too_waits_for_it(site):
     site.services["cmp03"]["forced_down"] = True
     run()
     assert site.servers[IDS[0]]["host"] == "cmp02"
+
+
+def left_at(site, later, reason="Off"):
+    """An evacuation that was building the guest on cmp03 when that died, too, and was proven off so much later."""
+    site.server(0, task="rebuild_spawning", until=float("inf"), finish=lambda vm: None)
+    changed = site.clock.now - 40
+    record = {"id": 1, "server": IDS[0], "kind": "evacuation", "status": "pre-migrating", "uuid": "m1"}
+    site.records.append({**record, "source": "cmp01", "target": "cmp03", "changed": changed})
+    site.put("cmp03", {"hypervisor": "cmp03", "reason": "test", "cause": "NodeUnreachable"})
+    site.objects["cmp03"]["status"] = {
+        "conditions": set_condition([], "Fenced", "True", reason),
+        "fencing": {"attempts": 1, "provenAt": stamp(changed + later)},
+    }
+    site.die()
+    site.evict()
+
+
+def test_what_was_left_at_a_target_that_was_proven_off_since_is_evacuated_anew_at_once(site):
+    left_at(site, later=11)
+    began = site.clock.now
+    run()
+    assert site.servers[IDS[0]]["host"] == "cmp02" and evicting(site, "cmp01") == ("False", "Succeeded")
+    assert site.clock.now - began < 60 and site.doubled == []
+
+
+UNPROVEN = [{"later": 9}, {"later": -30}, {"later": 30, "reason": "UnfencedByConsent"}]
+
+
+@pytest.mark.parametrize("proof", UNPROVEN)
+def test_what_was_left_at_a_target_without_such_a_proof_is_waited_for(site, proof):
+    """By the clocks of two machines, before the record, or by consent alone."""
+    left_at(site, **proof)
+    run(timeout=30.0)
+    assert ("evacuate",) not in site.calls
+
+
+def back_after_fencing(site):
+    original = site.request
+
+    def request(*what):
+        if what[0] == "update_service":
+            site.power["cmp01"], site.ready["cmp01"] = "on", True
+            site.ready_since["cmp01"] = stamp(site.clock.now + 1)
+            site.servers[IDS[0]]["running"] = False
+            site.clock.now += 2
+            site.request = original
+        original(*what)
+
+    site.request = request
+
+
+def test_what_was_left_at_such_a_target_starts_at_its_host_that_came_back(site):
+    """Neither host runs it any more, and Nova would be at rebuild_spawning for ever (seen in chaos, seed 38)."""
+    left_at(site, later=11)
+    back_after_fencing(site)
+    run(attempt_timeout=120.0)
+    assert ("evacuate",) not in site.calls
+    vm = site.servers[IDS[0]]
+    assert (vm["host"], vm["running"], vm["task"]) == ("cmp01", True, None), entries(site)
+    assert site.doubled == [] and evicting(site, "cmp01") == ("False", "Succeeded")
+
+
+@pytest.mark.parametrize("proof", UNPROVEN)
+def test_what_may_run_elsewhere_is_not_started_at_its_host_that_came_back(site, proof):
+    left_at(site, **proof)
+    back_after_fencing(site)
+    run(attempt_timeout=60.0)
+    assert site.servers[IDS[0]]["running"] is False
+    assert "look where it runs" in entries(site)[IDS[0]]["message"]
 
 
 @pytest.mark.parametrize("error", [NovaUnavailable("away"), NovaError("no", 403), NovaConflict("busy", 409)])

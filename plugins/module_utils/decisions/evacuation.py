@@ -38,6 +38,9 @@ ROUTE = "Evacuate"
 # A request whose answer was lost (or whose sender was killed) has become a record by then, or never does.
 SETTLE_SECONDS = 30.0
 
+# By how much a proof of being off has to be later than Nova's record: they are times of two clocks.
+CLOCKS_SECONDS = 10.0
+
 # vm_state: why Nova evacuates no such server (nova.compute.api), and what would help.
 NOT_TO_EVACUATE = {
     "suspended": "its memory is saved on the dead host: resume it when that is back, or give the memory up with"
@@ -58,6 +61,22 @@ EARLY = frozenset({"rebuilding", "rebuild_block_device_mapping"})
 REBUILDING = EARLY | {"rebuild_spawning"}
 # nova.exception.InvalidSharedStorage and InstanceExists.
 _NOT_SHARED, _EXISTS = "shared storage", "already exists"
+
+
+def left_open(server: ServerFacts) -> MigrationFacts | None:
+    """The record of an evacuation or a live migration that has not ended: at its target a guest may have been left."""
+    if server.cut_off and server.cut_off.target:
+        return server.cut_off
+    record = server.evacuation
+    return record if record and record.unfinished and record.target and server.task_state not in EARLY else None
+
+
+def _ended(server: ServerFacts) -> bool:
+    """Whether that target was proven off since: what ran or was being built there is gone, and the message consumed."""
+    record = left_open(server)
+    if record is None or record.status == "accepted" or record.changed is None or server.target_off is None:
+        return False
+    return server.target_off - record.changed > CLOCKS_SECONDS
 
 
 def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> Decision:
@@ -83,7 +102,8 @@ def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> De
         told = "its memory went with the host: resetting it to active, so that it boots elsewhere"
         return Decision(replace(entry, message=told), "ResetState")
     cut_off = server.cut_off
-    pin = (cut_off.target if cut_off else "") or _stuck_at(server)
+    left = None if _ended(server) else left_open(server)
+    pin = (left.target or "") if left else ""
     if pin and context.others.get(pin) == "down":
         return wait(
             entry, f"a guest of it may run on {pin}, which is down: bring {pin} back, or fence it and force it down"
@@ -128,17 +148,13 @@ def _stuck(server: ServerFacts, record: MigrationFacts, context: Context) -> boo
     """Whether nothing has come of an evacuation for longer than it may take."""
     if record.changed is None:
         return False
+    if record is left_open(server) and _ended(server):
+        return True
     # No compute has begun to build it: the message was lost with a conductor or a broker, or waits for a host that is
     # dead too.
     early = record.status == "accepted" or server.task_state in EARLY
     limit = context.settings.evacuate_timeout if early else context.settings.attempt_timeout
     return context.now - record.changed > limit
-
-
-def _stuck_at(server: ServerFacts) -> str:
-    """The host at which a stuck evacuation may have started the guest."""
-    record = server.evacuation
-    return record.target if record and record.unfinished and server.task_state not in EARLY else ""
 
 
 def _told(entry: Entry, server: ServerFacts) -> Entry:
@@ -172,9 +188,11 @@ def _stays(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     that starts undefines the guest of every evacuation that was asked for, whatever became of it.
     """
     told = f"not evacuated: {context.source} came back before"
+    if server.evacuation and server.evacuation.unfinished:
+        entry = replace(entry, route=ROUTE)
     if entry.route != ROUTE or entry.vm_state == "stopped":
         return end(entry, "Skipped", told, context)
-    if server.task_state in EARLY:
+    if server.task_state in EARLY or (server.task_state in REBUILDING and _ended(server)):
         # What comes late of that request fails on Nova's own comparison of the task.
         return Decision(replace(entry, phase="Pending", message=f"{told}; resetting its task"), "ResetState")
     if server.task_state in REBUILDING:

@@ -69,6 +69,8 @@ class ServerFacts:
     """All its migration records, None when not asked."""
     cut_off: MigrationFacts | None = None
     """The live migration that its source's death has cut off: the guest may have gone on at its target."""
+    target_off: float | None = None
+    """When the target of that migration, or of its evacuation, was last proven off; None when not asked or never."""
 
     @property
     def volume_backed(self) -> bool:

@@ -78,6 +78,14 @@ class Claim:
             raise Deleted("the Eviction was deleted: stopped; what Nova has begun it will finish")
         self.adopt(eviction)
 
+    def proven_off(self, host: str) -> float | None:
+        """When a host was last proven off, as its own Eviction tells; seconds since the epoch, None for never."""
+        eviction = self.client.get(self.resource, host)
+        if eviction is None:
+            return None
+        fence = status_.read_fence(with_sane_status(eviction))
+        return None if fence.by_consent else fence.proven_at
+
     def wait_for_holder(self) -> bool:
         """Wait until nobody else holds it; return whether it was read anew meanwhile.
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import left_open
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
     needs_failure,
@@ -54,11 +55,15 @@ class Look:
     """Reads Nova for one Eviction.
 
     :param call_all: runs calls side by side and returns their answers by key.
+    :param proven_off: when a host was last proven off, seconds since the epoch.
     """
 
-    def __init__(self, nova: Nova, call_all: Callable[[dict], dict]) -> None:
+    def __init__(
+        self, nova: Nova, call_all: Callable[[dict], dict], proven_off: Callable[[str], float | None]
+    ) -> None:
         self.nova = nova
         self.call_all = call_all
+        self.proven_off = proven_off
         self._service: tuple[float, ServiceFacts | None] | None = None
 
     def read(self, host: str, whole: bool, servers: list[str]) -> View:
@@ -103,6 +108,7 @@ class Look:
         :param since: of a dead host's migration records those changed since then, seconds since the epoch.
         """
         calls: dict = {}
+        targets: dict[str, list[str]] = {}
         servers = {key: servers.get(key) for key in entries}
         if context.dead:
             servers = self._records(servers, context.source, since)
@@ -110,6 +116,8 @@ class Look:
             entry = entries[key]
             if server is None or entry.finished or key not in turn:
                 continue
+            if context.dead and (left := left_open(server)):
+                targets.setdefault(left.target, []).append(key)
             if needs_running(entry, server, context):
                 calls[key, "running"] = lambda key=key: self.nova.is_running(key)
             if needs_stop_origin(entry, server, context):
@@ -120,8 +128,11 @@ class Look:
                 calls[key, "records"] = lambda key=key: tuple(self.nova.migrations(server=key))
             if needs_live_migration(entry, server, context):
                 calls[key, "live_migration"] = lambda key=key: self.live_migration(key)
+        for target in targets:
+            calls[target, "target_off"] = lambda target=target: self.proven_off(target)
         for (key, name), answer in self.call_all(calls).items():
-            servers[key] = replace(servers[key], **{name: answer})
+            for server in targets[key] if name == "target_off" else (key,):
+                servers[server] = replace(servers[server], **{name: answer})
         return servers
 
     def _records(

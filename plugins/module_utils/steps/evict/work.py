@@ -66,7 +66,7 @@ class Work:
         )
         self.acts: list[dict] = []
         self.claim = Claim(client, params["api_group"], params["name"], params["claim_ttl"], pool)
-        self.look = Look(nova, self.claim.call_all)
+        self.look = Look(nova, self.claim.call_all, self.claim.proven_off)
         self.choosing = Choosing(client, nova, params, self.claim)
         self.locks = Locks(nova, params["name"])
         self.host = HostWork(client, nova, params, self.claim.call_all, self.acts)
