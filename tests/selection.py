@@ -28,7 +28,14 @@ from tests.lab.cache import cache_root, digest
 
 ROOT = Path(__file__).parents[1]
 SHARE = 5
-STORIES = ("test_evacuation.py", "test_every_step.py", "test_evict_limits.py", "test_operators.py", "test_site.py")
+STORIES = (
+    "test_evacuation.py",
+    "test_every_step.py",
+    "test_evict_limits.py",
+    "test_local_disks.py",
+    "test_operators.py",
+    "test_site.py",
+)
 # On two labs the longest files begin first, so that none is left alone at the end.
 LONGEST = ("test_ha.py", "test_roles.py", *STORIES, "test_node_sync.py", "test_fencing.py", "test_source_libvirt.py")
 # What a test of the lab itself can depend on; whatever the machine brings beyond is a matter of a fresh cache.
