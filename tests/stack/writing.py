@@ -143,12 +143,13 @@ class Writer:
         times = [begin, *(when for when, _key in self.acknowledged if begin < when < end), end]
         since, until = max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
         told = [f"{self.name} {since - begin:+.2f} acknowledged"]
-        kept = ""
-        for when, text in self.failures:
-            # the same again and again is told once
-            if since <= when <= until and text[:40] != kept:
-                told.append(f"{when - begin:+.2f} {text[:90]}")
-                kept = text[:40]
+        within = [(when, text[:90]) for when, text in self.failures if since <= when <= until]
+        often = Counter(text for _when, text in within)
+        for when, text in within:
+            # the same again and again is told once, where it came first
+            if often[text]:
+                told.append(f"{when - begin:+.2f} {text}" + (f" ({often[text]} times)" if often[text] > 1 else ""))
+                often[text] = 0
         return [*told[:12], f"{until - begin:+.2f} acknowledged"]
 
     def interruptions(self, begin: float, end: float) -> int:

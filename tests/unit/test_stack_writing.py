@@ -68,7 +68,7 @@ def test_what_a_client_was_told_in_its_longest_gap() -> None:
     ]
     assert writer.silence(1.0, 8.0) == [
         "w +1.00 acknowledged",
-        "+2.00 OSError: broken",
+        "+2.00 OSError: broken (2 times)",
         "+3.00 OSError: other",
         "+4.00 acknowledged",
     ]
