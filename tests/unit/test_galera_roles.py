@@ -101,6 +101,37 @@ def test_the_check_ends_before_the_proxy_s_patience(check):
     assert patience > check.PATIENCE * 1000
 
 
+def test_sessions_that_are_cut_have_always_been_connected():
+    """HAProxy 3.0 keeps one that was cut while it was connecting, and passes nothing: `server`s whose sessions are cut are sockets of its own."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["bool"] = bool
+    text = environment.from_string((ROOT / "roles/galera_proxy/templates/haproxy.cfg.j2").read_text()).render(
+        {
+            **load("galera_proxy", "defaults/main.yml"),
+            "ansible_managed": "managed",
+            "inventory_hostname": "p1",
+            "_galera_proxy_run": "/run/p",
+            "_galera_proxy_admin": "/run/p/admin.sock",
+            "_galera_proxy_writer": "/run/p/writer.sock",
+            "_galera_proxy_addresses": {"db1": "192.0.2.1", "db2": "192.0.2.2"},
+            "_galera_proxy_peers": {"p1": "192.0.2.11", "p2": "192.0.2.12"},
+        }
+    )
+    sections: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("  "):
+            lines.append(line.strip())
+        elif line and not line.startswith("#"):
+            lines = sections.setdefault(line, [])
+    cut = [name for name, lines in sections.items() if any("shutdown-sessions" in line for line in lines)]
+    assert cut == ["listen galera"]
+    for name, address in (("db1", "192.0.2.1"), ("db2", "192.0.2.2")):
+        assert f"server {name} unix@/run/p/to-{name}.sock addr {address} check" in sections["listen galera"]
+        behind = sections[f"listen to-{name}"]
+        assert any(line.startswith(f"bind unix@/run/p/to-{name}.sock ") for line in behind)
+        assert [line for line in behind if line.startswith("server ")] == [f"server {name} {address}:3306"]
+
+
 def test_the_members_configuration_is_an_ini_file_with_one_value_each():
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["bool"] = bool
