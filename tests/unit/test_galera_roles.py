@@ -117,12 +117,12 @@ def test_sessions_that_are_cut_have_always_been_connected():
             "_galera_proxy_peers": {"p1": "192.0.2.11", "p2": "192.0.2.12"},
         }
     )
+    heading = ""
     sections: dict[str, list[str]] = {}
     for line in text.splitlines():
-        if line.startswith("  "):
-            lines.append(line.strip())
-        elif line and not line.startswith("#"):
-            lines = sections.setdefault(line, [])
+        if line and not line.startswith((" ", "#")):
+            heading = line
+        sections.setdefault(heading, []).append(line.strip())
     cut = [name for name, lines in sections.items() if any("shutdown-sessions" in line for line in lines)]
     assert cut == ["listen galera"]
     for name, address in (("db1", "192.0.2.1"), ("db2", "192.0.2.2")):
