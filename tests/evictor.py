@@ -8,6 +8,7 @@ An instant may be one of its exchanges with Kubernetes, Nova or Placement: `poin
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,48 +44,77 @@ while True:
     if result["eviction"] is None or is_finished(result["eviction"]):
         break
 """
-# Before it: the process kills itself at points of its exchanges, and keeps at which. Nothing of a request has been sent at
-# "before"; at "after" its answer is there, and nothing was made of it yet.
+# Before it: the process kills or stops itself at points of its exchanges, and keeps at which. Nothing of a request has been
+# sent at "before"; at "after" its answer is there, and nothing was made of it yet.
 _POINTS = """
-import collections, http.client, os, re, signal, threading
+import collections, http.client, json, os, re, signal, threading
+import urllib3.connection
 
-log = LOG
-lock, base = threading.Lock(), http.client.HTTPConnection
-putrequest, endheaders, getresponse = base.putrequest, base.endheaders, base.getresponse
+log, deed, times, reads = SETTINGS
+lock, base, library = threading.Lock(), http.client.HTTPConnection, urllib3.connection.HTTPConnection
 past = collections.Counter(open(log).read().splitlines())
 
-def reached(point, method, url):
+def what(method, url, body):
     name = re.sub("[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "ID", url.partition("?")[0])
-    kind = f"{point} {method} {name}"
+    if deed == signal.SIGKILL:
+        return f"{method} {name}"  # three of each are enough: whoever comes next is further on
+    if name.endswith("/action"):
+        name += " " + next(iter(json.loads(body)))
+    if name.endswith("/status") and b"finishedAt" in (body if isinstance(body, bytes) else body.encode()):
+        name += " finished"
+    return f"{method} {name}"
+
+def reached(point, asked):
+    kind = f"{point} {what(*asked)}"
+    reading = asked[0] == "GET"
+    # For all others no time passes between an answer that was read and what is asked next.
+    wanted = not reading or (re.search(reads, kind) and (point == "before" or deed == signal.SIGKILL))
     with lock:
-        if past[kind] < (1 if method == "GET" else 3):
+        if wanted and past[kind] < (1 if reading else times):
+            past[kind] += 1
             with open(log, "a") as file:
                 file.write(kind + "\\n")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), deed)
 
-def put(self, method, url, *args, **kwargs):
-    self.c5c3_asked = method, url
-    return putrequest(self, method, url, *args, **kwargs)
+def noting(request):
+    def noted(self, method, url, body=None, *args, **kwargs):
+        self.c5c3_asked = method, url, body
+        return request(self, method, url, body, *args, **kwargs)
+    return noted
 
 def end(self, *args, **kwargs):
-    reached("before", *self.c5c3_asked)
+    reached("before", self.c5c3_asked)
     return endheaders(self, *args, **kwargs)
 
 def get(self, *args, **kwargs):
     response = getresponse(self, *args, **kwargs)
     if response.status < 500:
-        reached("after", *self.c5c3_asked)
+        reached("after", self.c5c3_asked)
     return response
 
-base.putrequest, base.endheaders, base.getresponse = put, end, get
+endheaders, getresponse = base.endheaders, base.getresponse
+base.request, library.request = noting(base.request), noting(library.request)
+base.endheaders, base.getresponse = end, get
 """
 
 
-def start(lab: Lab, host: str, points: Path | None = None, **options: Any) -> subprocess.Popen:
+def start(
+    lab: Lab,
+    host: str,
+    points: Path | None = None,
+    deed: signal.Signals = signal.SIGKILL,
+    times: int = 3,
+    reads: str = "",
+    **options: Any,
+) -> subprocess.Popen:
     """Run the step for a host's Eviction; what it says is in the lab's folder, ``evacuation.log``.
 
     :param points: makes it kill itself at the first of its exchanges of whose kind this file has not enough lines: one for
-        what reads, three for what writes. The file is there; it gets a line more: before or after, method, path without names.
+        what reads, `times` for what writes. The file is there; it gets a line more: before or after, method, path without
+        names; where it stops the act, too.
+    :param deed: SIGSTOP makes it stop there instead, to go on at SIGCONT; not after what reads, since to all others that is
+        the same instant as before the next exchange.
+    :param reads: a pattern: only what reads and matches it is a point.
     :param options: of the step, beside those that the lab asks for.
     """
     options = {
@@ -97,7 +127,8 @@ def start(lab: Lab, host: str, points: Path | None = None, **options: Any) -> su
         **options,
     }
     with open(lab.directory / "evacuation.log", "ab") as log:
-        code = (_POINTS.replace("LOG", repr(str(points)), 1) if points else "") + _STEP
+        settings = repr((str(points), int(deed), times, reads))
+        code = (_POINTS.replace("SETTINGS", settings, 1) if points else "") + _STEP
         step = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=log, stderr=log)
     assert step.stdin
     step.stdin.write(json.dumps(options).encode())

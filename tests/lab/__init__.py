@@ -397,6 +397,19 @@ class Lab:
         for pid in self._server(name):
             signal_process(pid, signal.SIGKILL)
 
+    def wait_answering(self, name: str, timeout: float = 60) -> None:
+        """Wait until a service that was killed works again: a process that is only there cannot take the next fault.
+
+        :param name: ``kube-apiserver``, or a service as of :meth:`tests.lab.nova.Nova.wait_answering`, a host's with its
+            name before it (``cmp01/nova-compute``).
+        :raises LabError: after `timeout` seconds.
+        """
+        host, _, service = name.rpartition("/")
+        if service == "kube-apiserver":
+            self.kubernetes.wait_answering(timeout)
+        else:
+            self.nova.wait_answering(service, host, timeout)
+
     def freeze(self, name: str) -> None:
         """Stop the processes of a host, service or server (targets as of :meth:`kill`) without ending them."""
         target = self._target(name)

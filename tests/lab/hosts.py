@@ -271,7 +271,7 @@ class Namespace:
     def kill(self, service: str | None = None, stay_down: bool = False) -> None:
         """Kill -9. Without ``service``: power off; the machine stays off until :meth:`start` or :meth:`heal`.
 
-        :param service: kill only this service's main process; it comes back by itself within 1 s.
+        :param service: kill only this service's main process with all below it; it comes back by itself within 1 s.
         :param stay_down: the service stays down until :meth:`heal`.
         """
         if service is not None:
@@ -573,7 +573,9 @@ class Namespace:
                 self._control(name, "d")
                 return
             raise LabError(f"{self.name}/{name} is not running: lab heal {self.name}/{name} starts it")
-        signal_process(pid, signal.SIGKILL)
+        # A worker that outlives its master would go on answering for a second.
+        for process in self.descendants(pid):
+            signal_process(process, signal.SIGKILL)
         wait_until(lambda: process_start(pid) is None or self.frozen, 10, f"{self.name}/{name} (PID {pid}) ends")
         if stay_down:
             wait_until(lambda: self.service_state(name).startswith("down"), 5, f"{self.name}/{name} is down")

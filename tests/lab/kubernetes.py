@@ -293,7 +293,7 @@ class Kubernetes(Part):
             cwd=self.directory,
         )
         progress("etcd and API server started")
-        wait_until(lambda: self._try(self._api_ready), 120, "the API server is ready (lab logs kube-apiserver)", 0.1)
+        self.wait_answering(120)
         progress("API server ready")
         for name in ("kube-controller-manager", "kube-scheduler"):
             config = str(pki / f"{name}.kubeconfig")
@@ -425,6 +425,16 @@ class Kubernetes(Part):
             seconds = self.kwok_nodes(self.lab.kwok_nodes)
             progress(f"{self.lab.kwok_nodes} simulated Nodes Ready after {seconds:.1f} s")
 
+    def wait_answering(self, timeout: float = 60) -> None:
+        """Wait until the API server, which was killed, answers again, for custom resources, too.
+
+        :raises LabError: after `timeout` seconds.
+        """
+        wait_until(
+            lambda: self._try(self._api_ready), timeout, "the API server is ready (lab logs kube-apiserver)", 0.1
+        )
+        wait_until(lambda: self._try(self._serves_custom), timeout, "the API server serves custom resources", 0.1)
+
     # -- inner parts --------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -436,6 +446,14 @@ class Kubernetes(Part):
 
     def _api_ready(self) -> bool:
         return self.request("GET", "/readyz") == "ok"
+
+    def _serves_custom(self) -> bool:
+        """Ready it is before: until their storage is there it answers 429."""
+        for item in self.request("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]:
+            spec = item["spec"]
+            version = next(each["name"] for each in spec["versions"] if each["served"])
+            self.request("GET", f"/apis/{spec['group']}/{version}/{spec['names']['plural']}?limit=1")
+        return True
 
     def _requests(self, calls: list[tuple[str, str, Any]], content_type: str = "application/json") -> list[Any]:
         """Several requests over one connection, made inside the control namespace's network."""

@@ -528,15 +528,31 @@ class Nova:
         what = f"{name} answers (log: {self.control.log_path(name)})"
         self.in_network(lambda: wait_until(answers, timeout, what, interval=0.1))
 
-    def _wait_queue(self, queue: str, timeout: float = 90) -> None:
+    def _wait_queue(self, *queues: str, timeout: float = 90) -> None:
         url = f"amqp://nova:{self.secrets['message']}@{CONTROL_ADDRESS}:{MESSAGE_PORT}/"
         try:
-            self._run(["bin/python", PROGRAMS / "wait_queue.py", queue, str(timeout)], input=url)
+            self._run(["bin/python", PROGRAMS / "wait_queue.py", ",".join(queues), str(timeout)], input=url)
         except subprocess.CalledProcessError as error:
             raise LabError(
-                f"nova-{queue} is not ready after {timeout:g} s: {error.stderr.strip()}"
-                f" (log: {self.control.log_path(f'nova-{queue}')})"
+                f"Nova is not ready after {timeout:g} s: {error.stderr.strip()} (logs: {self.control.log_path('nova-*')},"
+                f" {self.lab.directory}/*/log/nova-compute.log)"
             ) from error
+
+    def wait_answering(self, service: str, host: str = "", timeout: float = 60) -> None:
+        """Wait until a part that was killed really works again, not only runs: it answers, it reads its queue.
+
+        :param service: an API, ``rabbitmq``, ``nova-conductor``, ``nova-scheduler``, or a host's ``nova-compute``.
+        :raises LabError: after `timeout` seconds.
+        """
+        if service in API_PORTS:
+            self._wait_http(f"http://{CONTROL_ADDRESS}:{API_PORTS[service]}/", service, timeout)
+        elif service == "nova-compute":
+            self._wait_queue(f"compute.{host}", timeout=timeout)
+        elif service == "rabbitmq":
+            on = sorted(name for name, each in self.lab.hosts.items() if each.running)
+            self._wait_queue("conductor", "scheduler", *(f"compute.{name}" for name in on), timeout=timeout)
+        else:
+            self._wait_queue(service.removeprefix("nova-"), timeout=timeout)
 
     def request(self, method: str, path: str, body: Any = None, microversion: str = MICROVERSION) -> Any:
         """One call of Nova's API without openstacksdk: light enough for `lab status`.
@@ -623,8 +639,7 @@ class Nova:
         self._wait_http(f"{KEYSTONE}/", "keystone", timeout)
         for name, port in API_PORTS.items():
             self._wait_http(f"http://{CONTROL_ADDRESS}:{port}/", name, timeout)
-        self._wait_queue("conductor", timeout)
-        self._wait_queue("scheduler", timeout)
+        self._wait_queue("conductor", "scheduler", timeout=timeout)
         self.wait_computes(sorted(name for name, host in self.lab.hosts.items() if host.running), timeout)
 
     def force_down(self, host: str, forced: bool = True, timeout: float = 60) -> None:

@@ -1,4 +1,4 @@
-"""Wait until RabbitMQ has a consumer on a queue. Usage: wait_queue.py QUEUE SECONDS; reads the transport URL on stdin.
+"""Wait until RabbitMQ has a consumer on each queue. Usage: wait_queue.py QUEUE[,QUEUE...] SECONDS; the transport URL on stdin.
 
 nova-compute pings the conductor once and then waits ten seconds: started just after the conductor it is up at once.
 """
@@ -9,20 +9,22 @@ from urllib.parse import urlsplit
 
 import amqp
 
-queue, end = sys.argv[1], time.monotonic() + float(sys.argv[2])
+queues, end = sys.argv[1].split(","), time.monotonic() + float(sys.argv[2])
 url = urlsplit(sys.stdin.readline().strip())
 while True:
     try:
         with amqp.Connection(f"{url.hostname}:{url.port}", url.username, url.password, connect_timeout=5) as connection:
-            while True:
+            while queues:
                 channel = connection.channel()
-                if channel.queue_declare(queue, passive=True).consumer_count:
-                    sys.exit(0)
+                if channel.queue_declare(queues[0], passive=True).consumer_count:
+                    del queues[0]
+                else:
+                    time.sleep(0.05)
                 channel.close()
-                time.sleep(0.05)
+                if time.monotonic() > end:
+                    sys.exit(f"nobody reads the queue {queues[0]}")
+            sys.exit(0)
     except (OSError, amqp.exceptions.AMQPError) as error:
         if time.monotonic() > end:
-            sys.exit(f"nobody reads the queue {queue}: {error}")
+            sys.exit(f"nobody reads the queue {queues[0]}: {error}")
         time.sleep(0.1)
-    if time.monotonic() > end:
-        sys.exit(f"nobody reads the queue {queue}")
