@@ -11,6 +11,7 @@ import ssl
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from tests.stack import hosts
@@ -21,20 +22,25 @@ DATABASE = "OVN_Northbound"
 PREFIX = "faults_"
 # what a client waits for an answer: as long as the leader's silence lets the others elect one
 PATIENCE = 1.5
-# seconds for which a server that did not answer is not asked again, unless all are silent
-BACKOFF = 2.0
+# what it waits for a connection, as OVS's own client does at first
+CONNECTING = 1.0
+# a server that did not answer is asked last for so many seconds, and then waited for no longer than that
+SILENT, LOOK = 2.0, 0.3
 
 
 class Connection(Session):
     """OVSDB's JSON-RPC (RFC 7047), as far as a transaction needs it."""
 
-    def __init__(self, address: str, name: str, context: ssl.SSLContext, patience: float = PATIENCE) -> None:
-        raw = socket.create_connection((address, 6641), patience)
-        self.socket = context.wrap_socket(raw, server_hostname=name)
+    def __init__(self, host: Host, context: ssl.SSLContext, connecting: float, patience: float) -> None:
+        raw = socket.create_connection((host.address, 6641), connecting)
+        self.host = host
+        self.socket = context.wrap_socket(raw, server_hostname=host.name)
         self.socket.settimeout(patience)
         self.decoder = json.JSONDecoder()
         self.unread = ""
         self.numbers = itertools.count()
+        # called when the server owes an answer for too long
+        self.silence: Callable[[], object] = lambda: None
 
     def ask(self, method: str, *params: Any) -> Any:
         number = next(self.numbers)
@@ -64,9 +70,13 @@ class Connection(Session):
         return all(row["leader"] and row["connected"] for row in answer["rows"]) and bool(answer["rows"])
 
     def write(self, key: str) -> None:
-        self.transact(
-            DATABASE, {"op": "insert", "table": "Address_Set", "row": {"name": PREFIX + key.replace("-", "_")}}
-        )
+        try:
+            self.transact(
+                DATABASE, {"op": "insert", "table": "Address_Set", "row": {"name": PREFIX + key.replace("-", "_")}}
+            )
+        except TimeoutError:
+            self.silence()
+            raise
 
     def close(self) -> None:
         self.socket.close()
@@ -97,7 +107,7 @@ class Client(Service):
 
     def __init__(self, of: hosts.Scenario) -> None:
         super().__init__(of)
-        # until when each is not asked
+        # until when each is asked last
         self.silent: dict[str, float] = {}
 
     # read at the first connection: an object is also made to learn the faults, before there are hosts
@@ -113,38 +123,45 @@ class Client(Service):
         context.load_cert_chain(path)
         return context
 
-    def _leader(self, patience: float = PATIENCE) -> Connection:
+    def _leader(self, connecting: float = CONNECTING, patience: float = PATIENCE) -> Connection:
         problem: Exception | None = None
         order = list(self.scenario.hosts)
         random.shuffle(order)
-        # as OVS's own client does, one that was silent is left in peace for a while: its silence costs PATIENCE each time
-        order = [host for host in order if self.silent.get(host.name, 0.0) < time.monotonic()] or order
-        for host in order:
+        for host in sorted(order, key=self._was_silent):
             connection = None
             try:
-                connection = Connection(host.address, host.name, self.context, patience)
+                limit = min(connecting, LOOK) if self._was_silent(host) and patience == PATIENCE else connecting
+                connection = Connection(host, self.context, limit, patience)
                 if connection.leads():
                     return connection
             except (OSError, ValueError, hosts.HostError) as error:
                 problem = error
                 if isinstance(error, TimeoutError):
-                    self.silent[host.name] = time.monotonic() + BACKOFF
+                    self._fell_silent(host)
             if connection:
                 connection.close()
         raise hosts.HostError(f"no member of {self.scenario.name} leads: {problem!r}")
 
+    def _was_silent(self, host: Host) -> bool:
+        return self.silent.get(host.name, 0.0) > time.monotonic()
+
     def connect(self) -> Connection:
-        return self._leader()
+        connection = self._leader()
+        connection.silence = functools.partial(self._fell_silent, connection.host)
+        return connection
+
+    def _fell_silent(self, host: Host) -> None:
+        self.silent[host.name] = time.monotonic() + SILENT
 
     def prepare(self) -> None:
-        connection = self._leader(10)
+        connection = self._leader(10, 10)
         connection.transact(
             DATABASE, {"op": "delete", "table": "Address_Set", "where": [["name", "!=", str(uuid.uuid4())]]}
         )
         connection.close()
 
     def found(self) -> Counter[str]:
-        connection = self._leader(20)
+        connection = self._leader(20, 20)
         (answer,) = connection.transact(
             DATABASE, {"op": "select", "table": "Address_Set", "where": [], "columns": ["name"]}
         )
@@ -152,7 +169,7 @@ class Client(Service):
         return Counter(row["name"].removeprefix(PREFIX).replace("_", "-") for row in answer["rows"])
 
     def victim(self) -> Host:
-        connection = self._leader(10)
+        connection = self._leader(10, 10)
         address = connection.socket.getpeername()[0]
         connection.close()
         return next(host for host in self.scenario.hosts if host.address == address)
