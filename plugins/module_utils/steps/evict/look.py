@@ -58,9 +58,7 @@ class Look:
     :param proven_off: when a host was last proven off, seconds since the epoch.
     """
 
-    def __init__(
-        self, nova: Nova, call_all: Callable[[dict], dict], proven_off: Callable[[str], float | None]
-    ) -> None:
+    def __init__(self, nova: Nova, call_all: Callable[[dict], dict], proven_off: Callable[[str], float | None]) -> None:
         self.nova = nova
         self.call_all = call_all
         self.proven_off = proven_off
