@@ -330,7 +330,12 @@ def test_another_user_is_refused(shared: Daemon) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, None), (signal.SIGHUP, -1)])
 def test_signals_reach_the_run(shared: Daemon, number: int, code: int | None) -> None:
-    client, run = shared.slow()
+    # A shell starts what it puts into the background with SIGINT ignored, and so would the run be.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        client, run = shared.slow()
+    finally:
+        signal.signal(number, before)
     client.send_signal(number)
     client.communicate(timeout=PATIENCE)
     assert client.returncode == code if code is not None else client.returncode != 0
