@@ -49,7 +49,7 @@ def everything() -> bool:
 
 
 def draw(cases: Mapping[str, list[str]], seed: str, share: int = SHARE) -> set[str]:
-    """Of each file's thorough cases the drawn ones, at least one.
+    """Of each file's thorough cases the drawn ones, at least one; of a story's, which are long, no more than one.
 
     Args:
         cases: node ids of the thorough cases by file.
@@ -58,7 +58,8 @@ def draw(cases: Mapping[str, list[str]], seed: str, share: int = SHARE) -> set[s
     """
     drawn: set[str] = set()
     for file, names in cases.items():
-        drawn.update(random.Random(f"{seed} {file}").sample(sorted(names), math.ceil(len(names) / share)))
+        count = 1 if file in STORIES else math.ceil(len(names) / share)
+        drawn.update(random.Random(f"{seed} {file}").sample(sorted(names), count))
     return drawn
 
 

@@ -14,6 +14,11 @@ def test_one_in_a_share_of_each_file_is_drawn():
     assert "b0" in drawn, "at least one of each file"
 
 
+def test_of_a_story_no_more_than_one_is_drawn():
+    cases = {selection.STORIES[0]: [f"a{number}" for number in range(20)]}
+    assert len(selection.draw(cases, "seed", share=4)) == 1
+
+
 def test_the_draw_is_of_the_content_alone():
     cases = {"a": [f"a{number}" for number in range(16)]}
     backwards = {"a": list(reversed(cases["a"]))}
