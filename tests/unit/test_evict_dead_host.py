@@ -669,6 +669,27 @@ def test_what_was_left_at_a_target_that_was_proven_off_since_is_evacuated_anew_a
     assert site.clock.now - began < 60 and site.doubled == []
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_the_proof_of_a_former_target_says_nothing_of_the_present_one(site, back):
+    """A live migration to cmp02 was cut off, that was proven off, and an evacuation was building the guest on cmp03."""
+    left_at(site, later=-30)
+    moving = {"id": 0, "server": IDS[0], "kind": "live-migration", "status": "running", "uuid": "m0"}
+    site.records.insert(0, {**moving, "source": "cmp01", "target": "cmp02", "changed": site.clock.now - 300})
+    site.put("cmp02", {"hypervisor": "cmp02", "reason": "test", "cause": "NodeUnreachable"})
+    site.objects["cmp02"]["status"] = {
+        "conditions": set_condition([], "Fenced", "True", "Off"),
+        "fencing": {"attempts": 1, "provenAt": stamp(site.clock.now - 100)},
+    }
+    if back:
+        back_after_fencing(site)
+    run(attempt_timeout=60.0)
+    if back:
+        assert site.servers[IDS[0]]["running"] is False
+        assert "look where it runs" in entries(site)[IDS[0]]["message"]
+    else:
+        assert site.servers[IDS[0]]["host"] == "cmp03", "where a guest of it may run"
+
+
 UNPROVEN = [{"later": 9}, {"later": -30}, {"later": 30, "reason": "UnfencedByConsent"}]
 
 

@@ -63,17 +63,25 @@ REBUILDING = EARLY | {"rebuild_spawning"}
 _NOT_SHARED, _EXISTS = "shared storage", "already exists"
 
 
-def left_open(server: ServerFacts) -> MigrationFacts | None:
-    """The record of an evacuation or a live migration that has not ended: at its target a guest may have been left."""
-    if server.cut_off and server.cut_off.target:
-        return server.cut_off
+def _left_open(server: ServerFacts) -> MigrationFacts | None:
+    """The record of what was begun last and has not ended, an evacuation or before it a live migration: at its target a
+    guest may have been left."""
     record = server.evacuation
-    return record if record and record.unfinished and record.target and server.task_state not in EARLY else None
+    if record and record.unfinished and record.target and server.task_state not in EARLY:
+        return record
+    return server.cut_off if server.cut_off and server.cut_off.target else None
+
+
+def needs_target_off(server: ServerFacts, now: float) -> str:
+    """The host of which it matters when it was last proven off; empty while no proof could be late enough."""
+    record = _left_open(server)
+    late = record is not None and record.changed is not None and now - record.changed > CLOCKS_SECONDS
+    return (record.target or "") if record and late else ""
 
 
 def _ended(server: ServerFacts) -> bool:
     """Whether that target was proven off since: what ran or was being built there is gone, and the message consumed."""
-    record = left_open(server)
+    record = _left_open(server)
     if record is None or record.status == "accepted" or record.changed is None or server.target_off is None:
         return False
     return server.target_off - record.changed > CLOCKS_SECONDS
@@ -102,7 +110,7 @@ def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> De
         told = "its memory went with the host: resetting it to active, so that it boots elsewhere"
         return Decision(replace(entry, message=told), "ResetState")
     cut_off = server.cut_off
-    left = None if _ended(server) else left_open(server)
+    left = None if _ended(server) else _left_open(server)
     pin = (left.target or "") if left else ""
     if pin and context.others.get(pin) == "down":
         return wait(
@@ -148,7 +156,7 @@ def _stuck(server: ServerFacts, record: MigrationFacts, context: Context) -> boo
     """Whether nothing has come of an evacuation for longer than it may take."""
     if record.changed is None:
         return False
-    if record is left_open(server) and _ended(server):
+    if record is _left_open(server) and _ended(server):
         return True
     # No compute has begun to build it: the message was lost with a conductor or a broker, or waits for a host that is
     # dead too.

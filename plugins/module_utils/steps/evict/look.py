@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import left_open
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import needs_target_off
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
     needs_failure,
@@ -114,8 +114,8 @@ class Look:
             entry = entries[key]
             if server is None or entry.finished or key not in turn:
                 continue
-            if context.dead and (left := left_open(server)):
-                targets.setdefault(left.target, []).append(key)
+            if context.dead and (target := needs_target_off(server, context.now)):
+                targets.setdefault(target, []).append(key)
             if needs_running(entry, server, context):
                 calls[key, "running"] = lambda key=key: self.nova.is_running(key)
             if needs_stop_origin(entry, server, context):
