@@ -22,10 +22,10 @@ thorough: ## the same without leaving out any case (tests/selection.py)
 	@C5C3_HA_THOROUGH=1 $(IN) lab-packages python -m tests.setup.gate $(ARGS)
 
 unit: ## unit tests on today's ansible-core, in seconds (ARGS="-k name")
-	@$(IN) dev pytest -n 2 tests/unit $(ARGS)
+	@$(IN) dev pytest -n 4 tests/unit $(ARGS)
 
 unit-oldest: ## unit tests on the oldest supported ansible-core and Python
-	@$(IN) oldest pytest -n 2 tests/unit $(ARGS)
+	@$(IN) oldest pytest -n 4 tests/unit $(ARGS)
 
 lint: ## ansible-lint, yamllint, ruff, black, shellcheck, documentation, changelog
 	@$(IN) dev python -m tests.setup.lint $(ARGS)

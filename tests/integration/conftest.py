@@ -19,6 +19,7 @@ from tests.lab.kubernetes import Kubernetes
 from tests.lab.nova import Nova
 
 from .selecting import Selection
+from .telling import Telling
 
 # Each worker of pytest-xdist has a lab of its own.
 SEED = int(os.environ.get("C5C3_LAB_SEED", "90")) + 10_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
@@ -29,6 +30,7 @@ REUSE = os.environ.get("C5C3_LAB_REUSE") == "1"
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the tests in every process that runs some."""
     config.pluginmanager.register(Selection(), "c5c3-selection")
+    config.pluginmanager.register(Telling(), "c5c3-telling")
 
 
 def _wanted_parts(session: pytest.Session) -> tuple[str, ...]:
@@ -76,6 +78,8 @@ def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         # The run leaves the network before it ends it.
         Lab.leave(outside)
         os.close(outside)
+        if archive := request.config.pluginmanager.getplugin("c5c3-telling").keep_logs(lab.directory):
+            progress(f"tests failed: the lab's logs are in {archive}\n")
         if started and not REUSE:
             lab.down()
 

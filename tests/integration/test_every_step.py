@@ -3,7 +3,7 @@
 The step evict runs as the operator runs it, in a process of its own. It is killed at the first kind of exchange at which none was
 before, and the next process goes on from what that one left: so every kind of request is once the last thing somebody did, what
 writes three times, before it is sent and after it was answered. Or the process stands still at each kind of exchange while a part is
-killed: Nova's API, its conductor, the computes. Counted by the guests themselves and by Nova's records.
+killed: the API server, the broker, Nova's API, its conductor, the computes. Counted by the guests themselves and by Nova's records.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ PATIENT = {"claim_ttl": 60.0, "evacuate_timeout": 65.0, "attempt_timeout": 45.0}
 # What is killed, and which questions reach it; the others are no point of its own.
 ASKED = "/diagnostics$"
 PARTS = {
+    "kube-apiserver": (("kube-apiserver",), ""),
+    "rabbitmq": (("rabbitmq",), ASKED),
     "nova-api": (("nova-api",), ""),
     "conductor": (("nova-conductor",), ASKED),
     "source": (("cmp01/nova-compute",), ASKED),
@@ -187,7 +189,7 @@ def test_an_evacuation_whose_operator_is_killed_at_every_exchange(site):
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", ["nova-api", "conductor", "source", "targets"])
+@pytest.mark.parametrize("part", list(PARTS))
 def test_a_drain_during_which_a_part_is_killed_at_every_exchange(site, part):
     site.boot("cmp01")
     evictor.make_eviction(site.lab, "cmp01", "Maintenance")
@@ -202,7 +204,7 @@ def test_a_drain_during_which_a_part_is_killed_at_every_exchange(site, part):
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", ["nova-api", "conductor"])
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "source"])
 def test_an_evacuation_during_which_a_part_is_killed_at_every_exchange(site, part):
     lab = site.lab
     site.boot("cmp01")

@@ -292,3 +292,37 @@ def test_what_is_about_to_arrive_is_moved_on(site):
     assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
     assert site.host_of(server) != HOST and not site.nova.servers_on(HOST)
     site.lab.nova.wait_server(server)
+
+
+def test_a_nova_compute_that_hangs_is_told_with_what_ends_it(site):
+    """It is up for Nova and does nothing, for ever; once somebody has restarted it the guest runs again, once."""
+    server = site.boot("lim-hung")
+    boots = wait_until(lambda: site.lab.oracle.counters(server), 30, "the guest counts", 0.1).boots
+    site.lab.nova.hang(HOST)
+    site.lab.kill(server)
+    resource = evictions()
+    spec = {"hypervisor": HOST, "reason": "test", "cause": "InstanceStopped", "instances": [server]}
+    site.client.create(resource, resource.body(server, spec=spec))
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(evict.run, site.params(evict, name=server, timeout=300.0, api_timeout=10.0), False)
+        try:
+
+            def told() -> bool:
+                status = (site.client.get(resource, server) or {}).get("status") or {}
+                (instance,) = status.get("instances") or [{}]
+                return "restart it there if it hangs" in instance.get("message", "")
+
+            wait_until(told, 150, "the Eviction says what helps", 0.5)
+            assert site.nova.service(HOST).up, "a hang that Nova sees by itself is another test"
+        finally:
+            site.lab.kill(f"{HOST}/nova-compute")
+        eviction = working.result()["eviction"]
+    try:
+        assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
+        site.lab.nova.wait_server(server)
+        after = wait_until(
+            lambda: (found := site.lab.oracle.counters(server)) and found.boots > boots and found, 60, "it runs again", 0.1
+        )
+        assert after.boots == boots + 1, "booted more than once"
+    finally:
+        site.client.delete(resource, server)

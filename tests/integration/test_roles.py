@@ -238,7 +238,7 @@ def test_status_tells_on_one_page_what_is_and_why(playbooks, admin, emptied):
 def test_evict_asks_once_follows_and_fails_with_the_reason(playbooks, admin, emptied, reason, message, code):
     """In place of the operator the test finishes the Eviction; without a reason nobody does."""
     evictions = resources.evictions()
-    given = {"evict_hypervisor": "cmp01", "evict_reason": "new disks", "evict_wait_timeout": 600 if reason else 1}
+    given = {"evict_hypervisor": "cmp01", "evict_reason": "new disks", "evict_wait_timeout": 600 if reason else 5}
     planned = playbooks.play("c5c3.ha.evict", "--check", "-i", "localhost,", **given)
     assert planned.code == 0 and planned.changed > 0 and admin.get(evictions, "cmp01") is None, planned.output[-3000:]
 
@@ -261,7 +261,7 @@ def test_evict_asks_once_follows_and_fails_with_the_reason(playbooks, admin, emp
     if reason == "Failed":
         assert message in done.output
     if reason is None:
-        assert "is not finished after 1 seconds" in done.output and "see whether an operator runs" in done.output
+        assert "is not finished after 5 seconds" in done.output and "see whether an operator runs" in done.output
 
 
 # --- what an agent may do -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import os
 import re
 import secrets as random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import guest
 from .cache import cache_root, cached, digest
-from .hosts import CONTROL_ADDRESS, LAB_ROOT, LabError, Namespace, enter_network, wait_until
+from .hosts import CONTROL_ADDRESS, LAB_ROOT, LabError, Namespace, enter_network, signal_process, wait_until
 from .hypervisors import Hypervisors
 
 if TYPE_CHECKING:
@@ -553,6 +554,13 @@ class Nova:
             self._wait_queue("conductor", "scheduler", *(f"compute.{name}" for name in on), timeout=timeout)
         else:
             self._wait_queue(service.removeprefix("nova-"), timeout=timeout)
+
+    def hang(self, host: str) -> None:
+        """Let a host's nova-compute hang as a real one does: up for Nova, deaf for all that touches libvirt, till killed."""
+        pid = self.lab.machine(host).service_pid("nova-compute")
+        if pid is None:
+            raise LabError(f"{host}/nova-compute is not running: lab heal {host}/nova-compute starts it")
+        signal_process(pid, signal.SIGUSR1)
 
     def request(self, method: str, path: str, body: Any = None, microversion: str = MICROVERSION) -> Any:
         """One call of Nova's API without openstacksdk: light enough for `lab status`.

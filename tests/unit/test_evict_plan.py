@@ -144,6 +144,35 @@ def test_unknown_liveness_waits():
     assert decision.act is None and not decision.entry.finished
 
 
+# Each state in which a decision hangs on whether the guest runs, and whose nova-compute is asked.
+UNANSWERED = [
+    ({"running": None}, {}, "InstanceStopped", "cmp01"),
+    ({"running": None}, {}, "Maintenance", "cmp01"),
+    ({"running": None, "vm_state": "error"}, {}, "Maintenance", "cmp01"),
+    ({"running": None, "task_state": "rebooting_hard"}, {"phase": "Restarting"}, "InstanceStopped", "cmp01"),
+    ({"running": None, "host": "cmp02"}, {"route": "ColdMigrate"}, "InstanceStopped", "cmp02"),
+    ({"running": None, "host": "cmp02"}, {"vm_state": "stopped"}, "Maintenance", "cmp02"),
+]
+
+
+@pytest.mark.parametrize(("facts", "at", "cause", "host"), UNANSWERED)
+def test_a_nova_compute_without_an_answer_is_told_and_after_a_minute_with_what_helps(facts, at, cause, host):
+    for seconds, hangs in ((59, False), (61, True)):
+        begun = {"started_at": 1000.0 - seconds, "attempted_at": 1000.0 - seconds}
+        decision = decide(entry(**begun, **at), server(**facts), context(cause))
+        assert decision.act is None and not decision.entry.finished
+        told = f"read nova-compute's log on {host}, and restart it there if it hangs" in decision.entry.message
+        assert told == hangs, decision.entry.message
+
+
+def test_a_task_over_its_time_is_told_with_what_helps():
+    busy = server(task_state="reboot_started_hard", status="HARD_REBOOT")
+    at_work = entry(route="Restart", phase="Restarting", attempts=1, attempted_at=399.0)
+    decision = decide(at_work, busy, context())
+    assert decision.act is None
+    assert "reboot_started_hard for over 600 s: read nova-compute's log on cmp01" in decision.entry.message
+
+
 def test_down_service_waits_for_it():
     decision = decide(entry(), server(running=None), context(service_up=False))
     assert decision.act is None and "is down" in decision.entry.message and not decision.entry.finished

@@ -30,6 +30,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry impo
     attempt,
     backing_off,
     end,
+    mute,
     wait,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import MigrationFacts, ServerFacts
@@ -210,7 +211,7 @@ def _stays(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if server.running:
         return end(replace(entry, target=context.source), "Skipped", f"{told}; it runs there", context)
     if server.running is None:
-        return wait(entry, f"{told}, and does not say whether the guest runs")
+        return mute(entry, context.source, context, f"{told}, and")
     return _put_right(entry, server, context, "Restarting", "Restart", "hard reboot")
 
 
@@ -241,7 +242,7 @@ def _arrived(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if server.running:
         return end(entry, "Succeeded", f"evacuated to {server.host}", context)
     if server.running is None and server.vm_state != "error":
-        return wait(entry, f"on {server.host}, which does not say whether the guest runs")
+        return mute(entry, server.host, context, f"on {server.host}, which")
     return _put_right(entry, server, context, "Restarting", "Restart", "hard reboot")
 
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 TERMINAL = frozenset({"Succeeded", "Failed", "Skipped", "Notified"})
+# Seconds without an answer after which nova-compute may hang: Nova waits as long for one (rpc_response_timeout).
+MUTE_SECONDS = 60.0
+HUNG = "read nova-compute's log on {host}, and restart it there if it hangs"
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,21 @@ def backing_off(entry: Entry, context: Context) -> bool:
     if entry.attempted_at is None or entry.attempts == 0:
         return False
     return context.now < entry.attempted_at + context.settings.backoff * 2 ** (entry.attempts - 1)
+
+
+def mute(entry: Entry, host: str | None, context: Context, told: str = "") -> Decision:
+    """Wait for nova-compute to say whether the guest runs; after a minute with what ends a hang.
+
+    nova-compute's sign of life comes from a thread of its own: one that hangs is up for Nova all the same (seen on the
+    lab with Nova 34: it waits for ever for its own lock of the connection to libvirtd).
+
+    :param host: whose nova-compute was asked.
+    :param told: what else is known of the server.
+    """
+    message = f"{told or f'nova-compute of {host}'} does not say whether the guest runs"
+    if context.now - (entry.attempted_at or entry.started_at or context.now) > MUTE_SECONDS:
+        message += f", for over {MUTE_SECONDS:.0f} s: {HUNG.format(host=host)}"
+    return wait(entry, message)
 
 
 def over_time(entry: Entry, context: Context) -> bool:

@@ -16,12 +16,14 @@ from dataclasses import replace
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import ROUTE as EVACUATE
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import decide_evacuation
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import (
+    HUNG,
     Context,
     Decision,
     Entry,
     attempt,
     backing_off,
     end,
+    mute,
     over_time,
     wait,
 )
@@ -45,7 +47,7 @@ REBOOT_ASKED = frozenset({"rebooting", "rebooting_hard"})
 # Task of a server that is being stopped, by a user or by Nova itself.
 STOPPING = "powering-off"
 # Seconds that a message to a living nova-compute may take before one asks whether it was lost.
-LOST_SECONDS = 15.0
+UNHEARD_SECONDS = 15.0
 # The act that sends a lost restart again; Nova allows it in that task (ALLOW_REBOOT in nova.compute.task_states).
 AGAIN = "RestartAgain"
 
@@ -205,7 +207,7 @@ def _restart(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if not context.service_up:
         return wait(entry, f"nova-compute of {context.source} is down: waiting for it, or for the host to be fenced")
     if server.running is None:
-        return wait(entry, f"nova-compute of {context.source} does not say whether the guest runs")
+        return mute(entry, context.source, context)
     if entry.phase == "Restarting":
         told = server.failure or server.fault or "the guest does not run after it"
         entry = replace(entry, message=f"restart {entry.attempts} failed: {told}")
@@ -240,10 +242,10 @@ def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
         # A live migration that failed or was aborted leaves a healthy guest in ERROR; a guest whose restart failed is
         # dead. Either way Nova refuses to move it until it is reset.
         if server.running is None:
-            return wait(entry, "the server is in ERROR and its host does not say whether the guest runs")
+            return mute(entry, context.source, context, "the server is in ERROR, and its host")
         return Decision(replace(entry, message="resetting ERROR to active, so that Nova moves it"), "ResetState")
     if server.vm_state in LIVE_MIGRATABLE and server.running is None:
-        return wait(entry, f"nova-compute of {context.source} does not say whether the guest runs")
+        return mute(entry, context.source, context)
     if server.vm_state == "paused" or (server.vm_state == "active" and server.running):
         return attempt(entry, "LiveMigrate", "Migrating", "live migration", context)
     if server.vm_state in COLD_MIGRATABLE:
@@ -258,7 +260,7 @@ def _away(entry: Entry, server: ServerFacts, context: Context) -> Decision:
         return wait(entry, "it left by a resize of its user, who has to confirm or revert it")
     if entry.route != "None" and _dead_guest(context) and not server.running and server.vm_state != "paused":
         if server.running is None:
-            return wait(entry, f"on {server.host}, which does not say whether the guest runs")
+            return mute(entry, server.host, context, f"on {server.host}, which")
         if server.vm_state == "stopped" and server.stopped_by_user:
             return end(entry, "Skipped", f"on {server.host}, stopped by its user", context)
         if entry.attempts > context.settings.move_attempts + context.settings.restart_attempts:
@@ -271,7 +273,7 @@ def _away(entry: Entry, server: ServerFacts, context: Context) -> Decision:
             entry, "Failed", f"on {server.host}, but in ERROR: {server.fault or 'Nova does not say why'}", context
         )
     if entry.vm_state == "stopped" and server.vm_state == "active" and server.running is None:
-        return wait(entry, f"on {server.host}, which does not say whether the guest runs")
+        return mute(entry, server.host, context, f"on {server.host}, which")
     stop = to_stop(entry, server)
     if stop:
         return stop
@@ -293,7 +295,10 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
                 replace(entry, message=f"live migration over {context.settings.attempt_timeout:.0f} s: aborting"),
                 "Abort",
             )
-        return wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s")
+        remedy = HUNG.format(host=server.host)
+        return wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s: {remedy}")
+    if _restart_overdue(entry, server, context) and server.running is None:
+        return mute(entry, server.host, context, f"attempt {entry.attempts}: nova-compute of {server.host}")
     if _restart_overdue(entry, server, context) and server.running is False:
         message = f"attempt {entry.attempts}: Nova's message to {server.host} was lost: hard reboot asked for again"
         return Decision(replace(entry, attempted_at=context.now, message=message), AGAIN)
@@ -315,7 +320,7 @@ def _restart_overdue(entry: Entry, server: ServerFacts, context: Context) -> boo
     return (
         entry.phase == "Restarting"
         and server.task_state in REBOOT_ASKED
-        and context.now - (entry.attempted_at or context.now) > LOST_SECONDS
+        and context.now - (entry.attempted_at or context.now) > UNHEARD_SECONDS
     )
 
 
@@ -331,7 +336,7 @@ def _stop_overdue(entry: Entry, server: ServerFacts, context: Context) -> bool:
         not context.dead
         and server.task_state == STOPPING
         and server.host == context.source
-        and context.now - since > LOST_SECONDS
+        and context.now - since > UNHEARD_SECONDS
     )
 
 
