@@ -49,7 +49,9 @@ class Telling:
             old.unlink(missing_ok=True)
         archive = folder / f"lab-{lab.name}.tar.gz"
         with tarfile.open(archive, "w:gz", compresslevel=3) as tar:
-            for log in sorted([*lab.glob("*/log/*.log"), *lab.glob("nova/rabbit/log/*"), *lab.glob("deployment/*.log")]):
+            for log in sorted(
+                [*lab.glob("*/log/*.log"), *lab.glob("nova/rabbit/log/*"), *lab.glob("deployment/*.log")]
+            ):
                 with contextlib.suppress(FileNotFoundError):  # turned over meanwhile
                     tar.add(log, str(log.relative_to(lab)))
         return archive

@@ -321,7 +321,10 @@ def test_a_nova_compute_that_hangs_is_told_with_what_ends_it(site):
         assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
         site.lab.nova.wait_server(server)
         after = wait_until(
-            lambda: (found := site.lab.oracle.counters(server)) and found.boots > boots and found, 60, "it runs again", 0.1
+            lambda: (found := site.lab.oracle.counters(server)) and found.boots > boots and found,
+            60,
+            "it runs again",
+            0.1,
         )
         assert after.boots == boots + 1, "booted more than once"
     finally:
