@@ -11,6 +11,9 @@ ROLE ?= all
 DISTRO ?= trixie
 FAULTS ?= cheap
 ARGS ?=
+# the scenario nova needs the lab, too
+comma := ,
+HOSTS := $(if $(filter all nova,$(subst $(comma), ,$(ROLE))),lab$(comma)hosts,hosts)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,10 +62,10 @@ chaos: ## faults drawn from SEED hit a whole site, what became of its servers is
 	@$(IN) lab python -m tests.chaos --seed $(SEED) $(ARGS)
 
 stack: ## roles of the control plane on three hosts with systemd, broken and healed (ROLE=rabbitmq DISTRO=trixie FAULTS=cheap)
-	@$(IN) hosts pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro $(DISTRO) --faults $(FAULTS) $(ARGS)
+	@$(IN) $(HOSTS) pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro $(DISTRO) --faults $(FAULTS) $(ARGS)
 
 matrix: ## all roles, all faults, Debian 12 and 13; writes the table of docs/failover.md
-	@$(IN) hosts pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro all --faults all $(ARGS)
+	@$(IN) $(HOSTS) pytest tests/stack -v -W ignore::pytest.PytestConfigWarning --role $(ROLE) --distro all --faults all $(ARGS)
 	@$(IN) hosts python -m tests.stack report
 
 build: ## the collection's tarball in build/, installed once and looked through

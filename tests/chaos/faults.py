@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.chaos.moments import Moment
-from tests.chaos.schedule import LANDING, OPERATORS, PART_FAULTS, Fault
+from tests.chaos.schedule import HANG, LANDING, OPERATORS, PART_FAULTS, Fault
 from tests.chaos.verdict import Span
 from tests.deployment import NAMESPACE, Deployment
 from tests.evictor import GROUP, fencing
@@ -170,7 +170,7 @@ class Faults:
         kind, target = fault.kind, fault.target
         if target.startswith(f"{LANDING}/"):
             target = f"{self.landing.host}/{target.partition('/')[2]}"
-        if kind in PART_FAULTS:
+        if kind in (*PART_FAULTS, HANG):
             return self._part(kind, target)
         if kind == "guest-kill":
             return self._guest(target)
@@ -284,14 +284,18 @@ table {_TABLE} {{
     def _part(self, kind: str, target: str) -> tuple[list[str], Callable[[], object]]:
         if target in (*OPERATORS, "operators") or target.endswith("/agent"):
             return self._daemon(kind, target)
+        host = target.partition("/")[0]
         if kind == "kill":
             self.lab.kill(target)
-            return [target.partition("/")[0]], lambda: None
+            return [host], lambda: None
+        if kind == HANG:
+            self.lab.nova.hang(host)
+            return [host], lambda: self.lab.kill(target)  # it is started again
         if kind == "freeze":
             self.lab.freeze(target)
         else:
             self.lab.kill(target, stay_down=True)
-        return [target.partition("/")[0]], lambda: self.lab.heal(target)
+        return [host], lambda: self.lab.heal(target)
 
     def _daemon(self, kind: str, target: str) -> tuple[list[str], Callable[[], object]]:
         """An agent or operators: killed they are started again by kubelet."""

@@ -36,6 +36,8 @@ HOST_PARTS = ("libvirtd", "nova-compute", "kubelet", "containerd")
 MESSENGERS = ("rabbitmq", "nova-conductor", "nova-scheduler", "nova-compute")
 # A process that is killed comes back by itself; frozen or down it stays so until it is healed.
 PART_FAULTS = ("kill", "freeze", "down")
+# Of a nova-compute, too: up for Nova, deaf until somebody restarts it (docs/evict.md, When nova-compute hangs).
+HANG = "hang"
 
 # Moments of a host's Eviction, as it is seen by others: its power switch is about to be asked, it is proven off, the first
 # evacuation is about to be asked for, the first guest runs at its target.
@@ -57,7 +59,7 @@ class Fault:
     """One fault.
 
     :ivar at: seconds after the begin of the round, or after the moment `when`.
-    :ivar kind: ``guest-kill``, ``host-*``, ``bmc-*``, ``drain``, ``isolation``, ``operators-cut``, or one of PART_FAULTS.
+    :ivar kind: ``guest-kill``, ``host-*``, ``bmc-*``, ``drain``, ``isolation``, ``operators-cut``, HANG, or one of PART_FAULTS.
     :ivar target: server, host, ``acting`` or ``standby`` (the host of that operator), LANDING, or what the lab's verbs take.
     :ivar lasts: seconds until it is healed; 0 for what is over at once.
     :ivar when: one of MOMENTS; empty for a fault that comes at its second whatever is at work.
@@ -190,7 +192,7 @@ class _Draw:
                 kind = self.rng.choice(PART_FAULTS)
             elif what == "host":
                 target = f"{self.rng.choice(self.hosts)}/{self.rng.choice(HOST_PARTS)}"
-                kind = self.rng.choice(PART_FAULTS)
+                kind = self.rng.choice((*PART_FAULTS, HANG) if target.endswith("/nova-compute") else PART_FAULTS)
             else:
                 target = self.rng.choice((f"{self.rng.choice(self.hosts)}/agent", "acting", "standby", "operators"))
                 kind = self.rng.choice(("kill", "freeze"))
@@ -306,7 +308,8 @@ def waits(faults: tuple[Fault, ...], hosts: int) -> list[str]:
             if other.kind in BMC_FAULTS and other.overlaps(fault):
                 found.append(f"the power switch of {other.target} cannot be had")
         if any(
-            other.kind in ("freeze", "down") and other.overlaps(fault) and other.lasts > SHORT[1] for other in faults
+            other.kind in ("freeze", "down", HANG) and other.overlaps(fault) and other.lasts > SHORT[1]
+            for other in faults
         ):
             found.append("a part that is needed is away for long")
         if any(other.target.rpartition("/")[2] in MESSENGERS and other.kind in PART_FAULTS for other in faults):
@@ -347,6 +350,7 @@ _WORDS = {
     "kill": "{0} is killed",
     "freeze": "{0} stands still",
     "down": "{0} is down",
+    HANG: "{0} hangs, and is up for Nova",
 }
 _TARGETS = {
     "acting": "the acting operator",

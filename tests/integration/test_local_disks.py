@@ -73,6 +73,35 @@ def test_a_drain_copies_what_only_its_host_has(lab_local):
         assert watch.two_writers() == []
 
 
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_a_copy_that_fails_is_told_with_what_mends_it(lab_local):
+    """Without sshd a stopped server stays where it was, whole; the next Eviction moves it."""
+    lab = lab_local
+    server = _boot(lab, "no-ssh")
+    lab.nova.connection().compute.stop_server(server)
+    lab.nova.wait_server(server, "SHUTOFF")
+    before = lab.oracle.counters(server)
+    for host in ("cmp02", "cmp03"):
+        lab.kill(f"{host}/sshd")
+    evictor.make_eviction(lab, HOST, "Maintenance")
+    eviction = _evict(lab, move_attempts=1)
+    assert get_condition(eviction, "Evicting")["reason"] == "Failed", eviction["status"]
+    (entry,) = eviction["status"]["instances"]
+    assert "sshd runs" in entry["message"], entry
+    assert lab.oracle.copies(server) == {HOST: before}
+    # What the message says helps.
+    lab.heal()
+    lab.kubernetes.kubectl("delete", "evictions", "--all", "--wait")
+    evictor.back(lab, HOST)
+    evictor.make_eviction(lab, HOST, "Maintenance")
+    eviction = _evict(lab)
+    assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
+    found = lab.nova.connection().compute.get_server(server)
+    assert (found.status, set(lab.oracle.copies(server))) == ("SHUTOFF", {found.compute_host})
+    assert found.compute_host != HOST
+
+
 @pytest.mark.timeout(600)
 def test_a_dead_host_keeps_what_only_it_has_and_that_is_told(lab_local):
     """Nothing is made anew from an image behind anybody's back; the host comes back and so does the guest, data and all."""
@@ -104,3 +133,30 @@ def test_a_dead_host_keeps_what_only_it_has_and_that_is_told(lab_local):
         after = lab.oracle.counters(server)
         assert after.boots == before.boots + 1 and after.total > before.total
         assert watch.two_writers() == []
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_data_that_is_given_up_is_made_anew_from_the_image(lab_local):
+    """With evacuate_from_image the guest runs elsewhere, from nothing; its old host, when it is back, does not run it too."""
+    lab = lab_local
+    server = _boot(lab, "given-up")
+    with lab.oracle.watch(interval=0.05) as watch:
+        watch.wait_counting(server, 3)
+        lab.kill(HOST)
+        before = lab.oracle.counters(server)
+        evictor.wait_unheard(lab, HOST)
+        evictor.make_eviction(lab, HOST)
+        eviction = _evict(lab, evacuate_from_image=True)
+        assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
+        found = lab.nova.connection().compute.get_server(server)
+        assert found.status == "ACTIVE" and found.compute_host != HOST
+        wait_until(lambda: found.compute_host in lab.oracle.copies(server), 60, "it has a disk there", 0.1)
+        assert lab.oracle.copies(server)[found.compute_host].boots == 1 < before.boots + 1
+        assert lab.oracle.copies(server)[HOST] == before
+        lab.heal(HOST)
+        lab.kubernetes.wait_node(HOST, "True", 120)
+        evictor.back(lab, HOST)
+        wait_until(lambda: set(lab.oracle.copies(server)) == {found.compute_host}, 60, "Nova removed the old disk", 0.1)
+        assert len(lab.nova.guest_processes(server)) == 1
+        assert lab.oracle.copies(server)[found.compute_host].boots == 1

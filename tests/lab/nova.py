@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from . import Lab
     from .hosts import Host
+    from .outside import Outside
 
 HERE = Path(__file__).parent
 OPENSTACK = HERE / "openstack"
@@ -150,11 +151,13 @@ class Nova:
     - sync_power_state_interval: seconds between Nova's comparisons of power states; 600 is Nova's default.
     - live_migration_bandwidth: MiB/s, 0 for no limit.
     - debug: Nova's debug log.
+    - outside: where database, bus and cache are, when others run them.
     """
 
     sync_power_state_interval = 600
     live_migration_bandwidth = 0
     debug = False
+    outside: Outside | None = None
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -219,7 +222,10 @@ class Nova:
             progress(f"{text} ({time.monotonic() - began:.1f} s)")
 
         self._render_all()
-        self._start_rabbitmq()
+        if self.outside:
+            self.outside.attach(self)
+        else:
+            self._start_rabbitmq()
         self._start_mariadb()
         self._add_python("neutron", ["neutron_stub.py", CONTROL_ADDRESS, "19696"])
         self.hypervisors.start()
@@ -229,6 +235,10 @@ class Nova:
             "UPDATE glance.image_locations SET value ="
             f" CONCAT('file://{self.directory}/images/', SUBSTRING_INDEX(value, '/', -1));"
         )
+        if self.outside:
+            self.outside.move_in(self, _DATABASES)
+            self.control.remove_service("mariadb")
+            tell("the databases have moved out")
         # All import their modules while RabbitMQ boots.
         self._start_keystone()
         for name in ("conductor", "scheduler"):
@@ -237,7 +247,8 @@ class Nova:
         self._start_nova_api()
         self._start_placement()
         self._start_glance()
-        self._wait_port(MESSAGE_PORT, "rabbitmq")
+        if not self.outside:
+            self._wait_port(MESSAGE_PORT, "rabbitmq")
         tell("database and message queue are ready")
         self._wait_http(f"{KEYSTONE}/", "keystone")
         self._wait_queue("conductor")
@@ -396,6 +407,8 @@ class Nova:
             "venv": self.venv,
             "control": CONTROL_ADDRESS,
             "keystone": KEYSTONE,
+            "outside": self.outside,
+            "outside_ca": self.outside.ca(self) if self.outside else "",
         }
         if (self.directory / "secrets.json").exists():
             common["secrets"] = self.secrets
@@ -459,6 +472,8 @@ class Nova:
         return run.stdout
 
     def _sql(self, *statements: str) -> str:
+        if self.outside and "mariadb" not in self.control.services():
+            return self.outside.sql(self, "\n".join(statements))
         client = ["mariadb", "--no-defaults", f"--socket={self.directory}/run/mysql.sock", "--user=root", "--batch"]
         run = subprocess.run(
             client, input="\n".join(statements), capture_output=True, text=True, check=False, timeout=30
@@ -530,9 +545,12 @@ class Nova:
         self.in_network(lambda: wait_until(answers, timeout, what, interval=0.1))
 
     def _wait_queue(self, *queues: str, timeout: float = 90) -> None:
-        url = f"amqp://nova:{self.secrets['message']}@{CONTROL_ADDRESS}:{MESSAGE_PORT}/"
+        urls, options = f"nova:{self.secrets['message']}@{CONTROL_ADDRESS}:{MESSAGE_PORT}", []
+        if self.outside:
+            urls, options = ",".join(self.outside.message), [self.outside.ca(self)]
+        program = ["bin/python", PROGRAMS / "wait_queue.py", ",".join(queues), str(timeout)]
         try:
-            self._run(["bin/python", PROGRAMS / "wait_queue.py", ",".join(queues), str(timeout)], input=url)
+            self._run([*program, *options], input=urls)
         except subprocess.CalledProcessError as error:
             raise LabError(
                 f"Nova is not ready after {timeout:g} s: {error.stderr.strip()} (logs: {self.control.log_path('nova-*')},"

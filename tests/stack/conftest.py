@@ -59,7 +59,9 @@ def faults(config: pytest.Config, name: str) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "stack" not in metafunc.fixturenames:
         return
-    pairs = [(name, distro) for distro in distributions(metafunc.config) for name in scenarios(metafunc.config)]
+    marker = metafunc.definition.get_closest_marker("scenario")
+    names = [name for name in scenarios(metafunc.config) if marker is None or name in marker.args]
+    pairs = [(name, distro) for distro in distributions(metafunc.config) for name in names]
     if "fault" in metafunc.fixturenames:
         cases = [((name, distro), fault) for name, distro in pairs for fault in faults(metafunc.config, name)]
         metafunc.parametrize(
@@ -103,7 +105,8 @@ def stack(request: pytest.FixtureRequest, stack_session: None) -> hosts.Scenario
     of = hosts.scenario(*pair)
     if pair not in STANDING:
         STANDING[pair] = of
-        if not keep:
+        # molecule's own notes may tell of hosts that are gone
+        if not keep or not any(hosts.state(host.container) for host in of.hosts):
             molecule(of, "destroy")
     return of
 

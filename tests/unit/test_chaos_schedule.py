@@ -45,7 +45,7 @@ def test_every_kind_is_drawn() -> None:
     kinds = {fault.kind for each in MANY for fault in each.faults}
     assert kinds == {
         *(*schedule.HOST_FAULTS, *schedule.HALF_FAULTS, *schedule.PARTITIONS, *schedule.BMC_FAULTS),
-        *(*schedule.PART_FAULTS, "guest-kill", "drain", "host-heal"),
+        *(*schedule.PART_FAULTS, schedule.HANG, "guest-kill", "drain", "host-heal"),
     }
     assert {fault.when for each in MANY for fault in each.faults} == {"", *schedule.MOMENTS}
     targets = {fault.target for each in MANY for fault in each.faults}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.movable import final_refusal, hindrance
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.movable import final_refusal, hindrance, site_remedy
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,30 @@ def test_nova_words_that_no_later_attempt_changes(failure):
 )
 def test_the_rest_is_tried_again(failure):
     assert final_refusal(failure) == ""
+
+
+@pytest.mark.parametrize(
+    ("failure", "helps"),
+    [
+        (
+            "Resize error: not able to execute ssh command: Unexpected error while running command.\nCommand: ssh -o cmp02",
+            "sshd runs",
+        ),
+        ("scp: ssh: connect to host 10.0.0.2 port 22: Connection refused", "sshd runs"),
+        ("Command: rsync -r cmp02:/x\nStderr: 'Host key verification failed.\r\n'", "sshd runs"),
+        ("Unacceptable CPU info: CPU doesn't have compatibility.", "cpu_models"),
+        ("the CPU is incompatible with host CPU: Host CPU does not provide required features: avx512f", "cpu_models"),
+        ("unable to connect to server at 'cmp02:16514': Connection refused", "libvirtd"),
+        ("operation failed: Failed to connect to remote libvirt URI qemu+tcp://cmp02/system", "libvirtd"),
+    ],
+)
+def test_what_the_site_has_to_mend_is_said(failure, helps):
+    assert helps in site_remedy(failure)
+    assert final_refusal(failure) == "", "once it is mended, an attempt does better"
+
+
+@pytest.mark.parametrize(
+    "failure", ["", "No valid host was found.", "Timeout while checking if we can live migrate to host: cmp02"]
+)
+def test_of_the_rest_nothing_is_said(failure):
+    assert site_remedy(failure) == ""

@@ -33,6 +33,30 @@ _FINAL = (
     (re.compile(r"cyborg|accelerator requests?", re.I), _DELETE),
 )
 
+# Failures whose cause lies with the site: a later attempt may do better, once somebody has mended it.
+_SITE = (
+    (
+        re.compile(
+            r"\b(ssh|scp|rsync)\b.*(refused|timed out|denied|verification|unreachable|no route|command)", re.I | re.S
+        ),
+        "nova-compute copies by ssh from host to host: see that sshd runs on both, and that `ssh HOST true` works there as nova's user",
+    ),
+    (
+        re.compile(
+            r"unacceptable cpu|cpu (doesn't|does not) (have compatibility|match)|incompatible with host cpu", re.I
+        ),
+        "the hosts' CPUs differ: give nova-compute the same [libvirt]cpu_mode=custom and cpu_models everywhere, or stop the server, "
+        "which then moves cold",
+    ),
+    (
+        re.compile(
+            r"unable to connect to server at|failed to connect to remote libvirt|cannot recv data|end of file while reading data",
+            re.I,
+        ),
+        "libvirtd of the other host was not reached: see that it runs there and takes connections of [libvirt]live_migration_scheme",
+    ),
+)
+
 
 def hindrance(act: str, extra_specs: Mapping[str, object], live_migratable: Collection[str] = ()) -> str:
     """Why Nova will not carry out ``act`` on a server of this flavor, and what would help; empty when it may.
@@ -59,6 +83,11 @@ def hindrance(act: str, extra_specs: Mapping[str, object], live_migratable: Coll
 def final_refusal(failure: str) -> str:
     """What would help when Nova's words say that no later attempt will do better; empty when one may."""
     return next((helps for pattern, helps in _FINAL if pattern.search(failure)), "")
+
+
+def site_remedy(failure: str) -> str:
+    """What to look at when Nova's words name a cause outside of Nova: ssh, CPUs, the other host's libvirtd. Else empty."""
+    return next((helps for pattern, helps in _SITE if pattern.search(failure)), "")
 
 
 def _shown(names: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.movable import site_remedy
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.placement_help import (
     Group,
     Need,
@@ -24,9 +25,10 @@ MAX_MEMBERS = 20
 
 
 def with_help(nova: Nova, server: str, source: str, failure: str) -> str:
-    """Nova's words of a failure, and where they are that no host was found, why and what would help."""
+    """Nova's words of a failure, and what would help: where no host was found, why; where the site is at fault, what to look at."""
     if not no_room_told(failure):
-        return failure
+        helps = site_remedy(failure)
+        return f"{failure.rstrip('. ')}: {helps}" if helps else failure
     try:
         facts = nova.server(server)
         if facts is None:

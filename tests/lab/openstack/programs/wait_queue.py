@@ -1,8 +1,10 @@
-"""Wait until RabbitMQ has a consumer on each queue. Usage: wait_queue.py QUEUE[,QUEUE...] SECONDS; the transport URL on stdin.
+"""Wait until RabbitMQ has a consumer on each queue. Usage: wait_queue.py QUEUE[,QUEUE...] SECONDS [CA]; the members on stdin,
+USER:PASSWORD@HOST:PORT[,...], which are tried in turn; over TLS with the authority's certificate CA.
 
 nova-compute pings the conductor once and then waits ten seconds: started just after the conductor it is up at once.
 """
 
+import itertools
 import sys
 import time
 from urllib.parse import urlsplit
@@ -10,10 +12,13 @@ from urllib.parse import urlsplit
 import amqp
 
 queues, end = sys.argv[1].split(","), time.monotonic() + float(sys.argv[2])
-url = urlsplit(sys.stdin.readline().strip())
-while True:
+tls = {"ca_certs": sys.argv[3]} if len(sys.argv) > 3 else False
+members = [urlsplit(f"//{member}") for member in sys.stdin.readline().strip().split(",")]
+for url in itertools.cycle(members):
     try:
-        with amqp.Connection(f"{url.hostname}:{url.port}", url.username, url.password, connect_timeout=5) as connection:
+        with amqp.Connection(
+            f"{url.hostname}:{url.port}", url.username, url.password, ssl=tls, connect_timeout=5
+        ) as connection:
             while queues:
                 channel = connection.channel()
                 if channel.queue_declare(queues[0], passive=True).consumer_count:
