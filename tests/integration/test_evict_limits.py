@@ -5,6 +5,7 @@ The step runs in this process, or in one of its own that is killed: an operator 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -329,3 +330,54 @@ def test_a_nova_compute_that_hangs_is_told_with_what_ends_it(site):
         assert after.boots == boots + 1, "booted more than once"
     finally:
         site.client.delete(resource, server)
+
+
+@contextlib.contextmanager
+def slow_migrations(lab: Lab, host: str) -> Iterator[None]:
+    """What QEMU sends from a host is policed to nearly nothing; libvirt and Nova talk as before."""
+    rules = "chain output { type filter hook output priority -300; tcp dport 49152-49215 limit rate over 20 kbytes/second drop; }"
+    lab.hosts[host].network_exec(["nft", "-f", "-"], input=f"table inet c5c3_slow {{ {rules} }}", text=True, check=True)
+    try:
+        yield
+    finally:
+        lab.hosts[host].network_exec(["nft", "delete", "table", "inet", "c5c3_slow"], check=True)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_a_live_migration_that_gets_stuck_is_aborted_tried_again_and_given_up(site):
+    """The others go on; the guest that could not move runs on, and moves once the network lets it."""
+    stuck, stopped = site.boot("lim-stuck"), site.boot("lim-stopped")
+    boots = wait_until(lambda: site.lab.oracle.counters(stuck), 30, "the guest counts", 0.1).boots
+    site.compute.stop_server(stopped)
+    site.lab.nova.wait_server(stopped, "SHUTOFF")
+    with slow_migrations(site.lab, HOST):
+        eviction = site.drain(attempt_timeout=20.0, move_attempts=2, backoff=1.0, timeout=300.0)
+    assert get_condition(eviction, "Evicting")["reason"] == "Failed", eviction["status"]
+    entry = item(eviction, stuck)
+    assert (entry["phase"], entry["attempts"]) == ("Failed", 2) and "20 s" in entry["message"], entry
+    assert item(eviction, stopped)["phase"] == "Succeeded" and site.host_of(stopped) != HOST
+    records = list(site.nova.migrations(server=stuck))
+    assert len(records) == 2 and {record.status for record in records} == {"cancelled"}, records
+    assert site.host_of(stuck) == HOST and site.locked(stuck) == ""
+    site.lab.nova.wait_server(stuck)
+    assert site.lab.oracle.counters(stuck).boots == boots and len(site.lab.nova.guest_processes(stuck)) == 1
+    site.client.delete(evictions(), HOST)
+    eviction = site.drain()
+    assert get_condition(eviction, "Evicting")["reason"] == "Succeeded", eviction["status"]
+    assert site.host_of(stuck) != HOST and site.lab.oracle.counters(stuck).boots == boots
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_what_is_not_done_at_the_deadline_is_told(site):
+    """The migration that is under way then is neither forgotten nor left running behind anybody's back."""
+    server = site.boot("lim-late")
+    wait_until(lambda: site.lab.oracle.counters(server), 30, "the guest counts", 0.1)
+    with slow_migrations(site.lab, HOST):
+        eviction = site.drain(deadline=15.0, timeout=120.0)
+        assert get_condition(eviction, "Evicting")["reason"] == "Failed", eviction["status"]
+        assert "not done within 15 s" in item(eviction, server)["message"], eviction["status"]
+        assert site.locked(server) == ""
+    site.lab.nova.wait_server(server)
+    assert len(site.lab.nova.guest_processes(server)) == 1
