@@ -233,35 +233,35 @@ def test_nova_keeps_nothing_but_on_the_stack(site: Site) -> None:
     site.lab.nova.request("DELETE", f"/servers/{server}")
 
 
-def heal(fault: str, victim: Host) -> Callable[[], None]:
+def heal(death: str, victim: Host) -> Callable[[], None]:
     """What ends it."""
-    return {"kill": lambda: None, "host_kill": lambda: hosts.start(victim)}[fault]
+    return {"kill": lambda: None, "host_kill": lambda: hosts.start(victim)}[death]
 
 
-@pytest.mark.parametrize("fault", ["kill", "host_kill"])
+@pytest.mark.parametrize("death", ["kill", "host_kill"])
 @pytest.mark.parametrize("service", list(DAEMONS))
 def test_a_server_boots_while_a_member_dies(
-    site: Site, service: str, fault: str, capsys: pytest.CaptureFixture[str]
+    site: Site, service: str, death: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is asked for just after the death boots, what users wrote is there."""
-    kept, _seconds = site.boot(f"{service}-{fault}-before")
+    kept, _seconds = site.boot(f"{service}-{death}-before")
     victim = site.victim(service)
     with users(site, kept) as writing:
         hosts.wait("users write", lambda: len(writing.acknowledged) > 5, 60)
-        if fault == "kill":
+        if death == "kill":
             hosts.kill_daemon(victim, DAEMONS[service])
         else:
             hosts.kill_host(victim)
         try:
-            server, seconds = site.boot(f"{service}-{fault}")
+            server, seconds = site.boot(f"{service}-{death}")
         finally:
-            heal(fault, victim)()
+            heal(death, victim)()
         hosts.wait("the stack is whole", lambda: not site.whole(), 180, 1.0)
         seen = len(writing.acknowledged)
         hosts.wait("users write still", lambda: len(writing.acknowledged) > seen + 5, 60)
     with capsys.disabled():
         print(
-            f"\n    {service} {fault} on {victim.name}: a server boots in {seconds:.1f} s, users' longest wait {writing.gap:.1f} s,"
+            f"\n    {service} {death} on {victim.name}: a server boots in {seconds:.1f} s, users' longest wait {writing.gap:.1f} s,"
             f" {len(writing.acknowledged)} acknowledged, {len(writing.lost())} lost, {len(writing.refused)} refused",
             flush=True,
         )
