@@ -336,7 +336,9 @@ def test_a_nova_compute_that_hangs_is_told_with_what_ends_it(site):
 def slow_migrations(lab: Lab, host: str) -> Iterator[None]:
     """What QEMU sends from a host is policed to nearly nothing; libvirt and Nova talk as before."""
     rules = "chain output { type filter hook output priority -300; tcp dport 49152-49215 limit rate over 20 kbytes/second drop; }"
-    lab.hosts[host].network_exec(["nft", "-f", "-"], input=f"table inet c5c3_slow {{ {rules} }}", text=True, check=True)
+    lab.hosts[host].network_exec(
+        ["nft", "-f", "-"], input=f"table inet c5c3_slow {{ {rules}; }}", text=True, check=True
+    )
     try:
         yield
     finally:
@@ -353,12 +355,14 @@ def test_a_live_migration_that_gets_stuck_is_aborted_tried_again_and_given_up(si
     site.lab.nova.wait_server(stopped, "SHUTOFF")
     with slow_migrations(site.lab, HOST):
         eviction = site.drain(attempt_timeout=20.0, move_attempts=2, backoff=1.0, timeout=300.0)
+        site.lab.nova.wait_server(stuck)  # and not in ERROR, where Nova 34 puts what it aborts
     assert get_condition(eviction, "Evicting")["reason"] == "Failed", eviction["status"]
     entry = item(eviction, stuck)
-    assert (entry["phase"], entry["attempts"]) == ("Failed", 2) and "20 s" in entry["message"], entry
+    assert (entry["phase"], entry["attempts"]) == ("Failed", 2)
+    assert "move 2 failed: live migration over 20 s: aborted" in entry["message"], entry
     assert item(eviction, stopped)["phase"] == "Succeeded" and site.host_of(stopped) != HOST
     records = list(site.nova.migrations(server=stuck))
-    assert len(records) == 2 and {record.status for record in records} == {"cancelled"}, records
+    assert len(records) == 2 and {record.status for record in records} <= {"cancelled", "error"}, records
     assert site.host_of(stuck) == HOST and site.locked(stuck) == ""
     site.lab.nova.wait_server(stuck)
     assert site.lab.oracle.counters(stuck).boots == boots and len(site.lab.nova.guest_processes(stuck)) == 1

@@ -83,7 +83,7 @@ def test_a_copy_that_fails_is_told_with_what_mends_it(lab_local):
     lab.nova.wait_server(server, "SHUTOFF")
     before = lab.oracle.counters(server)
     for host in ("cmp02", "cmp03"):
-        lab.kill(f"{host}/sshd")
+        lab.kill(f"{host}/sshd", stay_down=True)
     evictor.make_eviction(lab, HOST, "Maintenance")
     eviction = _evict(lab, move_attempts=1)
     assert get_condition(eviction, "Evicting")["reason"] == "Failed", eviction["status"]

@@ -278,6 +278,40 @@ def test_stuck_live_migration_is_aborted():
     assert decide(stuck, server(task_state="migrating"), context("Maintenance")).act is None
 
 
+def test_an_aborted_one_says_that_and_nova_may_first_write_the_rest():
+    """Nova 34 calls the server active, and 0.4 s later puts it into ERROR: in between Nova would refuse the next move."""
+    stuck = entry(route="LiveMigrate", phase="Migrating", attempts=1, attempted_at=100.0)
+    facts = server(task_state="migrating", status="MIGRATING", live_migration=7)
+    aborted = decide(stuck, facts, context("Maintenance")).entry
+    early = decide(aborted, server(running=True, changed=999.0), context("Maintenance"))
+    assert (early.act, early.entry.phase) == (None, "Migrating")
+    reset = decide(
+        aborted, server(vm_state="error", status="ERROR", running=True, changed=990.0), context("Maintenance")
+    )
+    assert reset.act == "ResetState" and "move 1 failed: live migration over 600 s: aborted" in reset.entry.message
+    again = decide(reset.entry, server(running=True), context("Maintenance", now=1010.0))
+    assert (again.act, again.entry.attempts) == ("LiveMigrate", 2) and "over 600 s: aborted" in again.entry.message
+
+
+def test_why_a_move_failed_may_be_written_after_the_server_is_at_rest():
+    tried = entry(route="ColdMigrate", phase="Migrating", attempts=3, attempted_at=900.0)
+    early = decide(tried, server(vm_state="stopped", changed=998.0), context("Maintenance"))
+    assert (early.act, early.entry.phase) == (None, "Migrating")
+    told = decide(tried, server(vm_state="stopped", changed=998.0, failure="ssh: refused"), context("Maintenance"))
+    assert told.entry.phase == "Failed" and "ssh: refused" in told.entry.message
+
+
+def test_a_guest_that_runs_is_not_left_in_error_when_it_is_given_up():
+    spent = entry(route="LiveMigrate", phase="Migrating", attempts=3, attempted_at=900.0)
+    facts = server(vm_state="error", status="ERROR", running=True, failure="aborted")
+    reset = decide(spent, facts, context("Maintenance"))
+    assert reset.act == "ResetState" and not reset.entry.finished
+    final = decide(reset.entry, server(running=True), context("Maintenance")).entry
+    assert final.phase == "Failed" and "move 3 failed: aborted" in final.message
+    dead = decide(spent, server(vm_state="error", status="ERROR", running=False), context("Maintenance")).entry
+    assert dead.phase == "Failed", "what does not run stays in ERROR for all to see"
+
+
 def test_cold_migration_of_somebody_else_is_not_confirmed():
     facts = server(host="cmp02", status="VERIFY_RESIZE", vm_state="resized")
     decision = decide(entry(), facts, context("Maintenance"))
