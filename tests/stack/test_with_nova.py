@@ -199,8 +199,9 @@ def sites() -> Iterator[dict[Scenario, Site]]:
 def site(stack: Scenario, sites: dict[Scenario, Site]) -> Site:
     """Nova on the stack, which is whole."""
     if stack not in sites:
-        molecule(stack, "converge")
         site = Site(stack)
+        if not all(map(hosts.alive, stack.hosts)) or site.whole():
+            molecule(stack, "converge")
         site.up()
         sites[stack] = site
     hosts.wait("the stack is whole", lambda: not sites[stack].whole(), 180, 1.0)
