@@ -320,7 +320,11 @@ class Namespace:
         if service is None:
             self._require_running()
             self._set_freezer("FROZEN")
-            wait_until(lambda: (self._freezer() / "freezer.state").read_text().strip() == "FROZEN", 10, "frozen")
+            try:
+                wait_until(lambda: (self._freezer() / "freezer.state").read_text().strip() == "FROZEN", 30, "frozen")
+            except LabError:
+                self._set_freezer("THAWED")  # most of its processes stand still already
+                raise
         else:
             self._signal_service(service, signal.SIGSTOP)
 
