@@ -213,25 +213,34 @@ def test_pressure_of_a_real_node_takes_it_out_of_scheduling_and_gives_it_back(op
     assert service() == ("disabled", "broken fan")
 
 
+def die_and_be_evacuated(operator: Operator, server: str, late: bool = False) -> None:
+    """The server's host cmp01 dies and is evacuated, all by hand; the operator's Eviction says so.
+
+    :param late: a live migration of the server, asked for just before, waits in the broker for the host.
+    """
+    lab = operator.lab
+    lab.kill("cmp01")
+    if late:
+        lab.nova.late_move(server, "cmp01", "cmp03")
+    lab.kubernetes.wait_node("cmp01", "Unknown", 120)
+    lab.nova.force_down("cmp01")
+    operator.run(compute_service, host="cmp01", state="disabled", disabled_reason="c5c3.ha: Eviction cmp01")
+    operator.run(eviction, hypervisor="cmp01", cause="NodeUnreachable", reason="test", occurred_at=now_utc())
+    lab.nova.evacuate(server)
+    wait_until(lambda: lab.nova.connection().compute.get_server(server).compute_host != "cmp01", 60, "it moves", 0.5)
+    lab.nova.wait_server(server)
+    conditions = set_condition(None, "Fenced", "True", "Off")
+    conditions = set_condition(conditions, "Evicting", "False", "Succeeded")
+    path = f"{GROUP}/evictions/cmp01/status"
+    lab.kubernetes.request("PATCH", path, {"status": {"conditions": conditions}}, "application/merge-patch+json")
+    operator.run()
+
+
 def test_a_host_returns_only_after_novas_evacuation_records(operator):
     lab = operator.lab
     server = lab.nova.boot("return", host="cmp01").id
     try:
-        lab.kill("cmp01")
-        lab.kubernetes.wait_node("cmp01", "Unknown", 120)
-        lab.nova.force_down("cmp01")
-        operator.run(compute_service, host="cmp01", state="disabled", disabled_reason="c5c3.ha: Eviction cmp01")
-        operator.run(eviction, hypervisor="cmp01", cause="NodeUnreachable", reason="test", occurred_at=now_utc())
-        lab.nova.evacuate(server)
-        wait_until(
-            lambda: lab.nova.connection().compute.get_server(server).compute_host != "cmp01", 60, "it moves", 0.5
-        )
-        lab.nova.wait_server(server)
-        conditions = set_condition(None, "Fenced", "True", "Off")
-        conditions = set_condition(conditions, "Evicting", "False", "Succeeded")
-        path = f"{GROUP}/evictions/cmp01/status"
-        lab.kubernetes.request("PATCH", path, {"status": {"conditions": conditions}}, "application/merge-patch+json")
-        operator.run()
+        die_and_be_evacuated(operator, server)
         lab.heal("cmp01")
         line = operator.until("return", "cmp01", 300)
         assert line["reason"] == "EvacuationsCompleted"
@@ -240,6 +249,30 @@ def test_a_host_returns_only_after_novas_evacuation_records(operator):
         assert (service["status"], service["forced_down"], service["state"]) == ("enabled", False, "up")
         assert operator.condition("cmp01", "HostReturn") == ("True", "HostHealthy")
         assert operator.run()["changed"] is False
+    finally:
+        lab.heal("cmp01")
+        lab.nova.delete(server)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_a_move_that_waited_in_the_broker_leaves_nothing_in_error(operator):
+    """The host takes it up when it is back, finds no guest, and Nova calls ERROR what runs elsewhere since its evacuation."""
+    lab = operator.lab
+    server = lab.nova.boot("waited", host="cmp01").id
+    try:
+        wait_until(lambda: lab.oracle.counters(server), 60, "the guest counts", 0.1)
+        die_and_be_evacuated(operator, server, late=True)
+        boots = lab.oracle.counters(server).boots
+        lab.heal("cmp01")
+        compute = lab.nova.connection().compute
+        wait_until(lambda: compute.get_server(server).status == "ERROR", 180, "Nova calls it ERROR", 0.5)
+        operator.until("return", "cmp01", 300)
+        line = operator.until("return", "cmp01", 180)
+        assert line["reason"] == "HostHealthy" and f"server {server}, evacuated before" in line["message"]
+        found = lab.nova.wait_server(server)
+        assert found.compute_host != "cmp01" and lab.oracle.counters(server).boots == boots
+        assert len(lab.nova.guest_processes(server)) == 1
     finally:
         lab.heal("cmp01")
         lab.nova.delete(server)

@@ -580,6 +580,11 @@ class Nova:
             raise LabError(f"{host}/nova-compute is not running: lab heal {host}/nova-compute starts it")
         signal_process(pid, signal.SIGUSR1)
 
+    def late_move(self, server: str, host: str, target: str) -> None:
+        """Put a live migration's message into the queue of a host, as the conductor does just before the host dies."""
+        configuration = self.directory / "etc/nova/nova.conf"
+        self._run(["bin/python", PROGRAMS / "late_move.py", configuration, server, host, target])
+
     def request(self, method: str, path: str, body: Any = None, microversion: str = MICROVERSION) -> Any:
         """One call of Nova's API without openstacksdk: light enough for `lab status`.
 

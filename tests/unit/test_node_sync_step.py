@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,7 @@ class World:
         self.writes: list[tuple] = []
         self.broken: set[str] = set()
         self.refuses_clear = False
+        self.known: dict[str, ServerFacts] = {}
         self.upstream = False  # CobaltCore's schema, which drops what it does not know
         self.config = Config()
         self.warnings: list[str] = []
@@ -181,6 +183,16 @@ class FakeNova:
 
     def servers_on(self, host):
         return [ServerFacts(id=f"s{number}", host=host, vcpus=1, ram_mb=512) for number in range(self.world.servers)]
+
+    def server(self, server):
+        return self.world.known.get(server)
+
+    def is_running(self, server):
+        return self.world.known[server].running
+
+    def reset_state(self, server, state="active"):
+        self.world.writes.append(("reset", server, state))
+        self.world.known[server] = replace(self.world.known[server], vm_state=state)
 
     def hosts_with_room(self, vcpus, ram_mb):
         return frozenset(self.world.services)
@@ -459,6 +471,58 @@ def test_a_host_returns_after_its_records_and_its_health(world):
     assert world.condition("cmp01", "HypervisorDisabled") == ("False", "Succeeded")
     assert world.condition("cmp01", "HostReturn") == ("True", "HostHealthy")
     assert told(run(world)) == [] and not world.writes
+
+
+def moved(server, status, number=2):
+    """A live migration from cmp01, of a server that was evacuated from it."""
+    return [
+        MigrationFacts(1, server, "completed", kind="evacuation", source="cmp01", target="cmp02"),
+        MigrationFacts(number, server, status, kind="live-migration", source="cmp01", target="cmp02"),
+    ]
+
+
+def healthy_again(world, *records):
+    lost_and_evacuated(world)
+    world.now += 121
+    world.services["cmp01"].update(forced=False, up=True)
+    world.migrations = list(records)
+    world.writes.clear()
+
+
+def test_a_move_that_waited_in_the_broker_leaves_nothing_in_error(world):
+    """Nova 34: the host takes it up when it is back, finds no guest, and puts the server into ERROR, which runs elsewhere."""
+    healthy_again(world, *moved("s0", "queued"), *moved("s1", "error"))
+    run(world)
+    assert (
+        world.condition("cmp01", "HostReturn") == ("False", "MigrationsOpen") and not world.services["cmp01"]["enabled"]
+    )
+    world.migrations = [
+        *(record for server in ("s0", "s1", "s2", "s3", "s4", "s5") for record in moved(server, "error")),
+        MigrationFacts(9, "other", "error", kind="live-migration", source="cmp01", target="cmp02"),
+    ]
+    error = {"vm_state": "error", "host": "cmp02", "running": True}
+    world.known = {
+        "s0": ServerFacts("s0", **error),
+        "s1": ServerFacts("s1", **{**error, "vm_state": "active"}),
+        "s2": ServerFacts("s2", **{**error, "running": False}),
+        "s3": ServerFacts("s3", **error, task_state="rebuilding"),
+        "s4": ServerFacts("s4", **{**error, "host": "cmp01"}),
+        "other": ServerFacts("other", **error),
+    }
+    world.writes.clear()
+    assert ("return", "cmp01", "HostHealthy") in told(run(world))
+    assert [write for write in world.writes if write[0] == "reset"] == [("reset", "s0", "active")]
+    assert world.services["cmp01"]["enabled"]
+    message = get_condition(world.objects["Hypervisor"]["cmp01"], "HostReturn")["message"]
+    assert "server s0, evacuated before, put into ERROR by a live migration" in message
+
+
+def test_a_move_that_never_ends_holds_a_host_for_a_minute_only(world):
+    healthy_again(world, *moved("s0", "running"))
+    run(world)
+    assert world.condition("cmp01", "HostReturn") == ("False", "MigrationsOpen")
+    world.now += 61
+    assert ("return", "cmp01", "HostHealthy") in told(run(world))
 
 
 def waits_for_records(world, *records):

@@ -11,6 +11,10 @@ nova-compute has destroyed them, and "completed" from then on.
 A request that was lost leaves a record that is "accepted" for ever, beside that of the request which was sent again. Nova
 does not mind it, but the next start of the host's nova-compute destroys that server's guest, wherever the server is by then:
 also when it has come back to this host, months later. So it is waited for until no such record is left.
+
+A live migration that was asked for just before the failure may lie in the broker as a message to the host. Its nova-compute
+takes it up when it is back, finds no guest, and puts the server into ERROR, which runs elsewhere since its evacuation (seen on
+the lab with Nova 34). Such servers are put right before the service is enabled.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.service_change i
 CLEAR, ENABLE = "clear", "enable"
 # What a nova-compute that starts takes up (nova.compute.manager, _destroy_evacuated_instances).
 OPEN = frozenset({"accepted", "pre-migrating", "done"})
+_EVACUATED = frozenset({"done", "completed"})
+# Seconds after the host's health in which its nova-compute may still take up such a message.
+LATE_SECONDS = 60.0
 # Servers named in a message.
 _NAMED = 3
 
@@ -41,12 +48,14 @@ class Return:
     """What to do: CLEAR force-down, ENABLE the service, or None: wait.
 
     :ivar due: when waiting ends by itself, seconds since the epoch.
+    :ivar overtaken: servers that were evacuated from here and may be in ERROR for a live migration that failed since.
     """
 
     act: str | None
     reason: str
     message: str
     due: float | None = None
+    overtaken: tuple[str, ...] = ()
 
 
 def candidate(
@@ -98,7 +107,30 @@ def decide(
         return Return(CLEAR, "EvacuationsCompleted", "force-down is taken back")
     if not service.up:
         return Return(None, "ServiceDown", "its nova-compute does not run")
-    return Return(ENABLE, "HostHealthy", "its compute service is enabled again")
+    moves = _overtaken(service.host, migrations)
+    late, due = {move.server for move in moves if move.unfinished}, node.since + ready_seconds + LATE_SECONDS
+    if late and now < due:
+        message = (
+            f"it may still take up the live migration of {_named(late)}, which it was asked for before its failure"
+        )
+        return Return(None, "MigrationsOpen", message, due)
+    failed = tuple(sorted({move.server for move in moves if move.status in ("error", "failed")}))
+    return Return(ENABLE, "HostHealthy", "its compute service is enabled again", overtaken=failed)
+
+
+def _overtaken(host: str, migrations: Iterable[MigrationFacts] | None) -> list[MigrationFacts]:
+    """Live migrations from a host, of servers that were evacuated from it."""
+    records = [record for record in migrations or () if record.source == host]
+    evacuated = {record.server for record in records if record.kind == "evacuation" and record.status in _EVACUATED}
+    return [record for record in records if record.kind == "live-migration" and record.server in evacuated]
+
+
+def righted(servers: Collection[str]) -> str:
+    """What was done about the overtaken ones, in words."""
+    return (
+        f"{_named(servers)}, evacuated before, put into ERROR by a live migration that this host was asked for before its failure:"
+        " reset to active"
+    )
 
 
 def open_records(host: str, migrations: Iterable[MigrationFacts] | None) -> list[MigrationFacts]:

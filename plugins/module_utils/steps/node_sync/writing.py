@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
 
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions import host_return, node_state
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.eviction_rules import Wanted
@@ -164,6 +166,9 @@ class Writer:
                 # Its restarted nova-compute is still at its records; the next run tries again.
                 return self._return_waits(own, "EvacuationsOpen", str(error))
         else:
+            righted = self._put_right(own.name, decided.overtaken)
+            if righted:
+                decided = replace(decided, message=f"{decided.message}; {host_return.righted(righted)}")
             self.service(service, {"status": "enabled"})
         enabled = decided.act == host_return.ENABLE
         conditions = {HOST_RETURN: ("True" if enabled else "False", decided.reason, decided.message, None)}
@@ -173,6 +178,24 @@ class Writer:
         told = Told(own.name, "return", decided.reason, decided.message)
         self.event(told, own)
         return [told]
+
+    def _put_right(self, host: str, servers: Iterable[str]) -> list[str]:
+        """Reset those that run on another host and are in ERROR; who they are."""
+        righted = []
+        for server in servers:
+            facts = self.nova.server(server)
+            if facts is None or facts.vm_state != "error" or facts.task_state or facts.host in (None, host):
+                continue
+            if not self.nova.is_running(server):
+                continue  # dead, or nobody knows: ERROR is what is to be seen
+            if not self.check_mode:
+                self.nova.reset_state(server)
+            righted.append(server)
+        if righted:
+            self._note(
+                host, {"servers": dict.fromkeys(righted, "error")}, {"servers": dict.fromkeys(righted, "active")}
+            )
+        return righted
 
     def _return_waits(self, own: HypervisorFacts, reason: str, message: str) -> list[Told]:
         before = own.conditions.get(HOST_RETURN, ())
