@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections import Counter
 
 from pymemcache.client.hash import HashClient
 
-from tests.stack.hosts import Host
+from tests.stack.hosts import Host, Scenario
 from tests.stack.writing import Service, Session
 
 
@@ -22,7 +23,7 @@ class Sets(Session):
             raise OSError("not stored")
 
     def close(self) -> None:
-        self.client.close()
+        """The client stays: it knows which server is dead."""
 
 
 class Client(Service):
@@ -30,6 +31,10 @@ class Client(Service):
     keeps = False  # a cache: what a dead server held is made anew
     faults = ("kill", "freeze", "host_kill", "all_killed", "wipe")
     rolling = ("upgrade_memcached",)
+
+    def __init__(self, of: Scenario) -> None:
+        super().__init__(of)
+        self.kept = threading.local()
 
     def _client(self, of: list[Host]) -> HashClient:
         # our own authority is trusted; hosts are named by address, which pymemcache hands to TLS as the name
@@ -45,7 +50,10 @@ class Client(Service):
         )
 
     def connect(self) -> Sets:
-        return Sets(self._client(list(self.scenario.hosts)))
+        """Each writer has one client for good, as oslo.cache has: a new one would ask the dead server with every third key again."""
+        if not hasattr(self.kept, "client"):
+            self.kept.client = self._client(list(self.scenario.hosts))
+        return Sets(self.kept.client)
 
     def prepare(self) -> None:
         client = self._client(list(self.scenario.hosts))
