@@ -374,6 +374,25 @@ def test_a_live_migration_that_gets_stuck_is_aborted_tried_again_and_given_up(si
 
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
+def test_a_guest_that_was_to_arrive_and_got_stuck_is_left_active_where_it_runs(site):
+    """Its own host is none of the Eviction's, so nobody else would take it out of the ERROR that Nova's abort leaves."""
+    server = site.boot("lim-stuck-arriving", host="cmp02")
+    boots = wait_until(lambda: site.lab.oracle.counters(server), 30, "the guest counts", 0.1).boots
+    with slow_migrations(site.lab, "cmp02"):
+        site.nova.live_migrate(server, HOST)
+        wait_until(
+            lambda: [each.status for each in site.nova.migrations(server=server)] == ["running"], 60, "it copies"
+        )
+        made = site.drain(attempt_timeout=10.0, timeout=120.0)
+        assert get_condition(made, "Evicting")["reason"] == "Succeeded", made["status"]
+        assert [each.status for each in site.nova.migrations(server=server)] in (["cancelled"], ["error"])
+        after = site.nova.server(server)
+        assert (after.vm_state, after.host, after.task_state) == ("active", "cmp02", None)
+    assert site.lab.oracle.counters(server).boots == boots and len(site.lab.nova.guest_processes(server)) == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
 def test_what_is_not_done_at_the_deadline_is_told(site):
     """The migration that is under way then is neither forgotten nor left running behind anybody's back."""
     server = site.boot("lim-late")

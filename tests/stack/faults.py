@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from dataclasses import asdict, dataclass
 
 from tests.setup import system
 from tests.stack import hosts
-from tests.stack.hosts import Host, Scenario
+from tests.stack.hosts import SCENARIOS, Host, Scenario
 from tests.stack.scenario import playbook, recaps, told
-from tests.stack.writing import Load, Service
+from tests.stack.writing import CERTIFICATES, Load, Service
 
 FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe", "recover")
 # faults in which nobody can write until the heal
@@ -201,6 +202,14 @@ def settle(of: Scenario, service: Service, after: str, patience: float) -> None:
         raise hosts.HostError(f"{error}; still: {seen}") from None
 
 
+def certificates(service: Service) -> dict[str, str]:
+    """The certificate that each member shows at each of its ports."""
+    places = [(host, port) for host in service.members for port in service.tls_ports]
+    return {
+        f"{host.name}:{port}": ssl.get_server_certificate((host.address, port), timeout=10) for host, port in places
+    }
+
+
 @dataclass(frozen=True)
 class Rolled:
     """What a playbook that takes the members down one by one did, from a client's view."""
@@ -216,7 +225,14 @@ class Rolled:
 
 
 def roll(of: Scenario, service: Service, name: str, patience: float = 180) -> Rolled:
-    """Run a playbook of the collection under load; raise HostError when it fails or clients do not come back."""
+    """Run a playbook of the collection, or the role while all certificates are to be renewed, under load.
+
+    Raises HostError when it fails, clients do not come back, or a member shows its old certificate.
+    """
+    book, variables, shown = f"c5c3.ha.{name}", None, {}
+    if name == CERTIFICATES:
+        book, variables = str(SCENARIOS / of.name / "converge.yml"), {"ca_renew_days": 36500}
+        shown = certificates(service)
     before: int | None = None
     changed = 0
 
@@ -224,13 +240,17 @@ def roll(of: Scenario, service: Service, name: str, patience: float = 180) -> Ro
         nonlocal before, changed
         before = service.failovers()
         began = time.monotonic()
-        code, output = playbook(of, f"c5c3.ha.{name}")
+        code, output = playbook(of, book, variables)
         if code:
             raise hosts.HostError(f"{name} ended with {code}:\n{told(output)}")
         changed = sum(host["changed"] for host in recaps(output).values())
         return Times("each", began, time.monotonic(), split=False)
 
     result, load, times = under_load(of, service, name, do, patience)
+    now = certificates(service) if shown else {}
+    old = [place for place, certificate in shown.items() if now[place] == certificate]
+    if old:
+        raise hosts.HostError(f"{', '.join(old)} still show the certificate they had before")
     after = service.failovers()
     failovers = None if before is None or after is None else after - before
     return Rolled(result, load.interruptions(times.broken, time.monotonic()), failovers, changed)

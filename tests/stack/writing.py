@@ -13,6 +13,9 @@ from typing import Any
 
 from tests.stack.hosts import Host, Scenario
 
+# a rolling of its own: the role run again while every certificate is to be renewed
+CERTIFICATES = "certificates"
+
 
 class Session(abc.ABC):
     """One client's connection."""
@@ -33,8 +36,10 @@ class Service(abc.ABC):
     # the three cheapest faults, which CI runs
     cheap: tuple[str, ...] = ("kill", "freeze", "host_kill")
     faults: tuple[str, ...] = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe")
-    # playbooks of the collection that take the members down one by one
+    # playbooks of the collection that take the members down one by one, and CERTIFICATES
     rolling: tuple[str, ...] = ()
+    # ports of each member that speak TLS from the first byte, and so show its certificate
+    tls_ports: tuple[int, ...] = ()
     # the playbook that brings the service back when all members were down and one is lost; empty: there is none
     recovery: str = ""
     # whether that one is lost for good, without a write that was acknowledged being lost
@@ -48,6 +53,7 @@ class Service(abc.ABC):
 
     def __init__(self, of: Scenario) -> None:
         self.scenario = of
+        self.members = list(of.hosts)
 
     @abc.abstractmethod
     def prepare(self) -> None:

@@ -276,6 +276,23 @@ def test_what_is_about_to_arrive_is_settled_first(world, monkeypatch):
     assert evicting(world, "cmp01") == ("False", "Succeeded")
 
 
+@pytest.mark.parametrize(
+    ("running", "host", "resets"),
+    [(True, "cmp03", True), (False, "cmp03", False), (True, "cmp02", False)],
+    ids=["runs where it was", "is dead", "runs elsewhere"],
+)
+def test_a_server_that_a_broken_off_migration_left_in_error_is_put_right(world, running, host, resets):
+    """Nova 34 puts what it aborts into ERROR, on a host that nobody else looks at."""
+    vm = world.server(1, host=host, running=running, vm_state="error", status="ERROR")
+    drain(world)
+    world.objects["cmp01"]["metadata"]["creationTimestamp"] = "2027-01-15T07:59:00Z"
+    record = {"server": IDS[1], "kind": "live-migration", "source": "cmp03", "target": "cmp01"}
+    world.incoming = [MigrationFacts(id=1, status="cancelled", changed=world.clock.now - 1, **record)]
+    result = run(world, "cmp01")
+    assert acts(result, "ResetState") == [IDS[1]] * resets and (vm["vm_state"] == "active") is resets
+    assert evicting(world, "cmp01") == ("False", "Succeeded")
+
+
 def test_only_the_next_ones_are_asked_whether_they_run(world):
     for number in range(8):
         world.server(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.incoming import incoming, to_abort, told
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.incoming import broken_off, incoming, to_abort, told
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import MigrationFacts
 
 BEGAN = 1_800_000_000.0  # 2027-01-15T08:00:00Z
@@ -56,6 +56,31 @@ def test_age_that_nobody_knows_is_none(when):
 def test_both_of_novas_ways_to_write_a_time():
     for when in ("2027-01-15T08:00:00.000000", "2027-01-15T08:00:00Z", "2027-01-15T08:00:00"):
         assert to_abort([migration(created_at=when)], BEGAN + 601, 600)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "error", "failed"])
+def test_what_was_broken_off_is_looked_after(status):
+    assert broken_off([migration(status, changed=BEGAN)], "cmp01", BEGAN)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"status": "completed"}, id="it arrived"),
+        pytest.param({"status": "running"}, id="it goes on"),
+        pytest.param({"kind": "migration"}, id="a cold one"),
+        pytest.param({"source": "cmp01", "target": "cmp02"}, id="one that was to leave"),
+        pytest.param({"changed": BEGAN - 1}, id="broken off before"),
+        pytest.param({"changed": None}, id="nobody knows when"),
+    ],
+)
+def test_nothing_else_is(values):
+    assert not broken_off([migration(**{"status": "error", "changed": BEGAN, **values})], "cmp01", BEGAN)
+
+
+def test_only_the_last_migration_of_a_server_counts():
+    records = [migration("running", id=2), migration("error", id=1, changed=BEGAN)]
+    assert not broken_off(records, "cmp01", BEGAN)
 
 
 def test_it_is_told():

@@ -7,7 +7,8 @@
 While a live migration runs, Nova still lists the server on its source: a host may look empty while one is about to
 arrive (upstream: settle-incoming-migrations). One that has not begun to copy is aborted, which costs nothing. One that
 copies is waited for, since aborting it leaves the server in ERROR; what arrives is moved on. Only one that copies for
-longer than a whole attempt of ours may take is aborted, too.
+longer than a whole attempt of ours may take is aborted, too. One that was broken off, by us or by itself, may have left a
+guest that runs on its source in ERROR, where nobody else would look for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.errors import ArgumentErro
 from ansible_collections.c5c3.ha.plugins.module_utils.resources import parse_time
 
 NOT_BEGUN = frozenset({"queued", "preparing"})
+_BROKEN_OFF = frozenset({"cancelled", "error", "failed"})
 
 
 def incoming(migrations: Iterable[MigrationFacts], host: str) -> list[MigrationFacts]:
@@ -43,6 +45,25 @@ def to_abort(arriving: Iterable[MigrationFacts], now: float, patience: float) ->
         for migration in arriving
         if migration.kind == "live-migration"
         and (migration.status in NOT_BEGUN or (migration.status == "running" and _age(migration, now) > patience))
+    ]
+
+
+def broken_off(migrations: Iterable[MigrationFacts], host: str, begun: float) -> list[MigrationFacts]:
+    """Live migrations to ``host`` that ended without arriving, each the last that Nova knows of its server there.
+
+    :param migrations: newest first.
+    :param begun: since when the host is being emptied, seconds since the epoch: what ended before is not our doing.
+    """
+    last: dict[str, MigrationFacts] = {}
+    for migration in migrations:
+        last.setdefault(migration.server, migration)
+    return [
+        each
+        for each in last.values()
+        if each.kind == "live-migration"
+        and each.status in _BROKEN_OFF
+        and each.target == host != each.source
+        and (each.changed or 0.0) >= begun
     ]
 
 

@@ -11,7 +11,7 @@ import pymysql
 
 from tests.stack import hosts
 from tests.stack.hosts import Host
-from tests.stack.writing import Service, Session
+from tests.stack.writing import CERTIFICATES, Service, Session
 
 USER, PASSWORD, DATABASE = "nova", "not-a-secret-nova", "nova"
 PROXY_PORT, MEMBER_PORT = 3307, 3306
@@ -35,7 +35,8 @@ class Client(Service):
     daemon = "/usr/sbin/mariadbd"
     limits = {"kill": 2.5, "freeze": 3, "host_kill": 3}
     faults = (*Service.faults, "recover")
-    rolling = ("restart_galera", "upgrade_galera")
+    rolling = ("restart_galera", "upgrade_galera", CERTIFICATES)
+    tls_ports = (4567,)
     recovery = "recover_galera"
     # what the writer has acknowledged the others hold in memory for some milliseconds: its disk must be there again
     recovers_without = False

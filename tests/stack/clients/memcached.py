@@ -9,7 +9,7 @@ from collections import Counter
 from pymemcache.client.hash import HashClient
 
 from tests.stack.hosts import Host, Scenario
-from tests.stack.writing import Service, Session
+from tests.stack.writing import CERTIFICATES, Service, Session
 
 
 class Sets(Session):
@@ -30,7 +30,8 @@ class Client(Service):
     daemon = "/usr/bin/memcached"
     keeps = False  # a cache: what a dead server held is made anew
     faults = ("kill", "freeze", "host_kill", "all_killed", "wipe")
-    rolling = ("upgrade_memcached",)
+    rolling = ("upgrade_memcached", CERTIFICATES)
+    tls_ports = (11211,)
 
     def __init__(self, of: Scenario) -> None:
         super().__init__(of)

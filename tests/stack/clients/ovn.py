@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.stack import hosts
 from tests.stack.hosts import Host
-from tests.stack.writing import Service, Session
+from tests.stack.writing import CERTIFICATES, Service, Session
 
 DATABASE = "OVN_Northbound"
 PREFIX = "faults_"
@@ -102,7 +102,8 @@ class Client(Service):
     daemon = "ovsdb-server.*ovnnb_db"
     limits = {"kill": 2, "freeze": 3, "host_kill": 3}
     faults = (*Service.faults, "recover")
-    rolling = ("restart_ovn", "upgrade_ovn")
+    rolling = ("restart_ovn", "upgrade_ovn", CERTIFICATES)
+    tls_ports = (6641, 6642, 6643, 6644)
     recovery = "recover_ovn"
 
     def __init__(self, of: hosts.Scenario) -> None:

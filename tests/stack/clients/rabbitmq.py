@@ -15,7 +15,7 @@ import pika
 
 from tests.stack import hosts
 from tests.stack.hosts import Host
-from tests.stack.writing import Service, Session
+from tests.stack.writing import CERTIFICATES, Service, Session
 
 QUEUE = "faults"
 USER, PASSWORD = "openstack", "not-a-secret-rabbit"
@@ -51,7 +51,8 @@ class Client(Service):
     daemon = "beam.smp"
     limits = {"kill": 5, "freeze": 15, "host_kill": 5}
     faults = (*Service.faults, "recover")
-    rolling = ("restart_rabbitmq", "upgrade_rabbitmq")
+    rolling = ("restart_rabbitmq", "upgrade_rabbitmq", CERTIFICATES)
+    tls_ports = (5671, 25672)
     recovery = "recover_rabbitmq"
 
     def __init__(self, of: hosts.Scenario) -> None:

@@ -10,7 +10,7 @@ import valkey
 from valkey.sentinel import Sentinel
 
 from tests.stack.hosts import Host, Scenario
-from tests.stack.writing import Service, Session
+from tests.stack.writing import CERTIFICATES, Service, Session
 
 NAME, PASSWORD = "c5c3", "NotASecretNotASecretValkey"
 
@@ -37,7 +37,8 @@ class Client(Service):
     daemon = "valkey-server"
     limits = {"kill": 3, "freeze": 5, "host_kill": 5}
     faults = (*Service.faults, "recover")
-    rolling = ("restart_valkey", "upgrade_valkey")
+    rolling = ("restart_valkey", "upgrade_valkey", CERTIFICATES)
+    tls_ports = (6379, 26379)
     recovery = "recover_valkey"
 
     def __init__(self, of: Scenario) -> None:

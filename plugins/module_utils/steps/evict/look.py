@@ -13,15 +13,17 @@ from dataclasses import dataclass, field, replace
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import needs_target_off
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import Context, Entry
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_plan import (
+    SETTLED_SECONDS,
     needs_failure,
     needs_live_migration,
     needs_running,
     needs_stop_origin,
 )
-from ansible_collections.c5c3.ha.plugins.module_utils.decisions.incoming import incoming, to_abort, told
+from ansible_collections.c5c3.ha.plugins.module_utils.decisions.incoming import broken_off, incoming, to_abort, told
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.lost_move import needs_records
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts import (
     MIGRATION_ABORTABLE,
+    MigrationFacts,
     ServerFacts,
     ServiceFacts,
     cut_off_of,
@@ -51,6 +53,20 @@ class View:
     servers: dict[str, ServerFacts | None] = field(default_factory=dict)
 
 
+@dataclass
+class Settled:
+    """What became of the migrations to a host that is to be empty.
+
+    :param waiting: what is waited for, in words; empty when nothing is.
+    :param aborted: servers whose migration was aborted.
+    :param righted: servers that run where they were, and whose ERROR was reset.
+    """
+
+    waiting: str = ""
+    aborted: list[str] = field(default_factory=list)
+    righted: list[str] = field(default_factory=list)
+
+
 class Look:
     """Reads Nova for one Eviction.
 
@@ -63,6 +79,7 @@ class Look:
         self.call_all = call_all
         self.proven_off = proven_off
         self._service: tuple[float, ServiceFacts | None] | None = None
+        self._at_rest: set[int] = set()  # broken off migrations whose server was seen to
 
     def read(self, host: str, whole: bool, servers: list[str]) -> View:
         """The host's service and the servers named; for a whole host its servers and all services, too.
@@ -159,24 +176,47 @@ class Look:
                 return migration.id
         return None
 
-    def settle_incoming(
-        self, host: str, now: float, patience: float, since: float | None = None
-    ) -> tuple[str, list[str]]:
-        """What is about to land on a host that is to be empty, in words, and the servers whose migration was aborted.
+    def settle_incoming(self, host: str, now: float, patience: float, begun: float, since: float | None) -> Settled:
+        """Abort what is about to land on a host that is to be empty, and put right what a broken off one left behind.
 
         :param now: seconds since the epoch.
         :param patience: seconds that a migration which copies is waited for before it is aborted.
+        :param begun: since when the host is being emptied, seconds since the epoch.
         :param since: only what has changed since then counts, seconds since the epoch.
         """
         try:
-            arriving = incoming(self.nova.migrations(host=host, since=since), host)
+            records = self.nova.migrations(host=host, since=since)
         except NovaError as error:
-            return f"waiting for Nova to say what is about to arrive: {error}", []
-        aborted = []
+            return Settled(f"waiting for Nova to say what is about to arrive: {error}")
+        arriving = incoming(records, host)
+        settled = Settled(told(arriving) if arriving else "")
         for migration in to_abort(arriving, now, patience):
             try:
                 self.nova.abort_live_migration(migration.server, migration.id)
-                aborted.append(migration.server)
+                settled.aborted.append(migration.server)
             except NovaError:
                 continue  # it is over, or has begun to copy: the next look tells
-        return told(arriving) if arriving else "", aborted
+        for migration in broken_off(records, host, begun):
+            if migration.id in self._at_rest:
+                continue
+            try:
+                trouble = self._put_right(migration, now, settled.righted)
+            except NovaError as error:
+                trouble = str(error)
+            if trouble:
+                settled.waiting = settled.waiting or f"server {migration.server} was on its way: {trouble}"
+            else:
+                self._at_rest.add(migration.id)
+        return settled
+
+    def _put_right(self, migration: MigrationFacts, now: float, righted: list[str]) -> str:
+        """Reset a server that runs on its source and is in ERROR; what has to be waited for, in words."""
+        if abs(now - (migration.changed or 0.0)) < SETTLED_SECONDS:
+            return "Nova may still write what became of it"
+        server = self.nova.server(migration.server)
+        if server is None or server.vm_state != "error" or server.task_state or server.host != migration.source:
+            return ""
+        if self.nova.is_running(server.id):  # else it is dead, or nobody knows: ERROR is what is to be seen
+            self.nova.reset_state(server.id)
+            righted.append(server.id)
+        return ""

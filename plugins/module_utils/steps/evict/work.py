@@ -323,14 +323,16 @@ class Work:
         return ("NoCapacity", short) if short else None
 
     def _arriving(self, context: Context) -> bool:
-        """Whether something is about to land on a host that is to be empty; aborts what can be aborted."""
+        """Whether something is about to land on a host that is to be empty; aborts and puts right what can be."""
         self._waiting = ""
         if self._whole:
             # What was on its way to a host that is dead ends by itself, or its record never changes again.
             since = context.now - _RECENT if context.dead else None
             patience = self.settings.attempt_timeout
-            self._waiting, aborted = self.look.settle_incoming(self._source, context.now, patience, since)
-            self.acts.extend({"act": "AbortIncoming", "server": server} for server in aborted)
+            settled = self.look.settle_incoming(self._source, context.now, patience, self._begun(), since)
+            self._waiting = settled.waiting
+            self.acts.extend({"act": "AbortIncoming", "server": server} for server in settled.aborted)
+            self.acts.extend({"act": "ResetState", "server": server} for server in settled.righted)
         return bool(self._waiting)
 
     # -- deciding and doing --------------------------------------------------------------------------------------------
