@@ -4,6 +4,7 @@ prepare [DISTRIBUTION ...]     make the images (all known ones when none is name
 up SCENARIO | down SCENARIO    start or remove a scenario's hosts (C5C3_STACK_DISTRO, C5C3_STACK_SEED)
 inventory SCENARIO             Ansible's inventory as JSON
 check SCENARIO                 write as a client, read it back, look that all is well
+soak MINUTES SCENARIO ...      clients write, all cores are busy, nothing is broken: no failover may come (hosts stand already)
 report                         write the table of docs/failover.md from the results so far
 list                           what of ours exists
 in SCENARIO HOST COMMAND ...   run a command inside a host
@@ -17,7 +18,7 @@ import os
 import sys
 
 from tests.setup.progress import SetupError
-from tests.stack import clients, hosts, images, report
+from tests.stack import clients, hosts, images, report, soak
 from tests.stack.podman import PodmanError, environment, podman
 
 
@@ -51,6 +52,10 @@ def main(argv: list[str]) -> int:
     if verb == "list":
         print(podman("ps", "--all", "--format={{.Names}} {{.Image}} {{.Status}}").stdout, end="")
         return 0
+    if verb == "soak" and len(rest) > 1:
+        wrong = soak.run(float(rest[0]), rest[1:])
+        print("\n".join(wrong) or "nothing changed its leader, nothing was lost")
+        return 1 if wrong else 0
     of = hosts.scenario(rest[0]) if rest else None
     if of is None:
         print(__doc__)

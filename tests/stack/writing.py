@@ -171,10 +171,11 @@ class Load:
 
     service: Service
     count: int = 4
+    pause: float = 0.01  # seconds between two writes of one writer
     writers: list[Writer] = field(default_factory=list)
 
     def __enter__(self) -> Load:
-        self.writers = [Writer(self.service, f"w{number}") for number in range(self.count)]
+        self.writers = [Writer(self.service, f"w{number}", self.pause) for number in range(self.count)]
         for writer in self.writers:
             writer.start()
         return self

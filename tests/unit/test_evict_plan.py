@@ -282,7 +282,12 @@ def test_an_aborted_one_says_that_and_nova_may_first_write_the_rest():
     """Nova 34 calls the server active, and 0.4 s later puts it into ERROR: in between Nova would refuse the next move."""
     stuck = entry(route="LiveMigrate", phase="Migrating", attempts=1, attempted_at=100.0)
     facts = server(task_state="migrating", status="MIGRATING", live_migration=7)
-    aborted = decide(stuck, facts, context("Maintenance")).entry
+    aborted = decide(stuck, facts, context("Maintenance", now=701.0)).entry
+    still = decide(aborted, server(task_state="migrating", status="MIGRATING"), context("Maintenance", now=702.0))
+    assert still.entry == aborted, "Nova's record of it ends before the server's task does"
+    hung = decide(aborted, server(task_state="migrating", status="MIGRATING"), context("Maintenance", now=999.0))
+    assert "aborting; migrating for over 600 s" in hung.entry.message and "nova-compute" in hung.entry.message
+    aborted = hung.entry
     early = decide(aborted, server(running=True, changed=999.0), context("Maintenance"))
     assert (early.act, early.entry.phase) == (None, "Migrating")
     reset = decide(

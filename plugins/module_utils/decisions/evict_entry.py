@@ -147,7 +147,7 @@ def mute(entry: Entry, host: str | None, context: Context, told: str = "") -> De
     return wait(entry, message)
 
 
-def over_time(entry: Entry, context: Context) -> bool:
-    """Whether the attempt takes longer than one may."""
+def over_time(entry: Entry, context: Context, more: float = 0.0) -> bool:
+    """Whether the attempt takes longer than one may, by more than some seconds."""
     began = entry.attempted_at or entry.started_at or context.now
-    return context.now - began > context.settings.attempt_timeout
+    return context.now - began > context.settings.attempt_timeout + more

@@ -17,6 +17,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation impor
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evacuation import decide_evacuation
 from ansible_collections.c5c3.ha.plugins.module_utils.decisions.evict_entry import (
     HUNG,
+    MUTE_SECONDS,
     Context,
     Decision,
     Entry,
@@ -229,8 +230,8 @@ def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
         if not server.failure and abs(context.now - (server.changed or 0.0)) < SETTLED_SECONDS:
             return Decision(entry)
         told = server.failure or server.fault or "the server is still on its host"
-        if entry.message.endswith(ABORTING):
-            told = entry.message.replace(ABORTING, "aborted")
+        if ABORTING in entry.message:
+            told = entry.message.split("; ")[0].replace(ABORTING, "aborted")
         entry = replace(entry, message=f"move {entry.attempts} failed: {told}", phase="Pending")
     if server.vm_state in NOT_TO_MOVE:
         return end(entry, "Failed", f"not moved: {NOT_TO_MOVE[server.vm_state]}", context)
@@ -309,8 +310,12 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
                 replace(entry, message=f"live migration over {context.settings.attempt_timeout:.0f} s: {ABORTING}"),
                 "Abort",
             )
-        remedy = HUNG.format(host=server.host)
-        return wait(entry, f"{doing} for over {context.settings.attempt_timeout:.0f} s: {remedy}")
+        message = f"{doing} for over {context.settings.attempt_timeout:.0f} s: {HUNG.format(host=server.host)}"
+        if ABORTING not in entry.message:
+            return wait(entry, message)
+        if not over_time(entry, context, MUTE_SECONDS):
+            return Decision(entry)  # Nova's record ends before the server's task does
+        return wait(entry, f"{entry.message.split('; ')[0]}; {message}")
     if _restart_overdue(entry, server, context) and server.running is None:
         return mute(entry, server.host, context, f"attempt {entry.attempts}: nova-compute of {server.host}")
     if _restart_overdue(entry, server, context) and server.running is False:
