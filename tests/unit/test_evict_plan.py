@@ -285,11 +285,14 @@ def test_an_aborted_one_says_that_and_nova_may_first_write_the_rest():
     aborted = decide(stuck, facts, context("Maintenance", now=701.0)).entry
     still = decide(aborted, server(task_state="migrating", status="MIGRATING"), context("Maintenance", now=702.0))
     assert still.entry == aborted, "Nova's record of it ends before the server's task does"
+    assert decide(aborted, facts, context("Maintenance", now=702.0)).act is None, "aborted once"
+    assert decide(aborted, facts, context("Maintenance", now=999.0)).act == "Abort", "or its message was lost"
     hung = decide(aborted, server(task_state="migrating", status="MIGRATING"), context("Maintenance", now=999.0))
     assert "aborting; migrating for over 600 s" in hung.entry.message and "nova-compute" in hung.entry.message
     aborted = hung.entry
-    early = decide(aborted, server(running=True, changed=999.0), context("Maintenance"))
-    assert (early.act, early.entry.phase) == (None, "Migrating")
+    for failure in ("", "a second abort came too late"):
+        early = decide(aborted, server(running=True, changed=999.0, failure=failure), context("Maintenance"))
+        assert (early.act, early.entry.phase) == (None, "Migrating")
     reset = decide(
         aborted, server(vm_state="error", status="ERROR", running=True, changed=990.0), context("Maintenance")
     )

@@ -394,6 +394,23 @@ def test_hung_live_migration_is_aborted_and_tried_again(world):
     assert vm["host"] == "cmp01" and evicting(world, "cmp01") == ("False", "Failed")
 
 
+def test_a_refused_abort_leaves_the_attempt_as_it_was_and_is_sent_again(world, monkeypatch):
+    refusals, abort = [NovaConflict("it is at something else", 409)], FakeNova.abort_live_migration
+
+    def refuses(self, uuid, migration):
+        if refusals:
+            raise refusals.pop()
+        abort(self, uuid, migration)
+
+    monkeypatch.setattr(FakeNova, "abort_live_migration", refuses)
+    vm = world.server(0, seconds=10_000)
+    drain(world)
+    run(world, "cmp01", attempt_timeout=30.0, move_attempts=1)
+    moves = [action for action in vm["history"] if action.action == "live-migration"]
+    assert len(moves) == 1 and world.calls.count(("abort",)) == 1
+    assert "live migration over 30 s: aborted" in world.objects["cmp01"]["status"]["instances"][0]["message"]
+
+
 def test_down_service_waits_and_touches_nothing(world):
     vm = crashed(world)
     world.services["cmp01"]["up"] = False

@@ -227,10 +227,12 @@ def _restart(entry: Entry, server: ServerFacts, context: Context) -> Decision:
 
 def _move(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if entry.phase in ("Migrating", "Confirming"):
-        if not server.failure and abs(context.now - (server.changed or 0.0)) < SETTLED_SECONDS:
+        # a failed action may be a second abort that came too late
+        aborted = ABORTING in entry.message
+        if (aborted or not server.failure) and abs(context.now - (server.changed or 0.0)) < SETTLED_SECONDS:
             return Decision(entry)
         told = server.failure or server.fault or "the server is still on its host"
-        if ABORTING in entry.message:
+        if aborted:
             told = entry.message.split("; ")[0].replace(ABORTING, "aborted")
         entry = replace(entry, message=f"move {entry.attempts} failed: {told}", phase="Pending")
     if server.vm_state in NOT_TO_MOVE:
@@ -305,17 +307,14 @@ def _busy(entry: Entry, server: ServerFacts, context: Context) -> Decision:
     if lost:
         return lost
     if over_time(entry, context):
+        limit = f"{context.settings.attempt_timeout:.0f} s"
+        aborting = ABORTING in entry.message
+        if aborting and not over_time(entry, context, MUTE_SECONDS):
+            return Decision(entry)  # heard, or Nova's record has ended before the server's task does
         if server.live_migration is not None:
-            return Decision(
-                replace(entry, message=f"live migration over {context.settings.attempt_timeout:.0f} s: {ABORTING}"),
-                "Abort",
-            )
-        message = f"{doing} for over {context.settings.attempt_timeout:.0f} s: {HUNG.format(host=server.host)}"
-        if ABORTING not in entry.message:
-            return wait(entry, message)
-        if not over_time(entry, context, MUTE_SECONDS):
-            return Decision(entry)  # Nova's record ends before the server's task does
-        return wait(entry, f"{entry.message.split('; ')[0]}; {message}")
+            return Decision(replace(entry, message=f"live migration over {limit}: {ABORTING}"), "Abort")
+        begun = f"{entry.message.split('; ')[0]}; " if aborting else ""
+        return wait(entry, f"{begun}{doing} for over {limit}: {HUNG.format(host=server.host)}")
     if _restart_overdue(entry, server, context) and server.running is None:
         return mute(entry, server.host, context, f"attempt {entry.attempts}: nova-compute of {server.host}")
     if _restart_overdue(entry, server, context) and server.running is False:

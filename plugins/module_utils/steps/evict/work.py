@@ -350,8 +350,11 @@ class Work:
             for decision in decisions
         }
         refusals = self.claim.call_all(calls)
+        aborts = {decision.entry.id for decision in decisions if decision.act == "Abort"}
         for server, refusal in refusals.items():
-            if refusal is NOT_SENT:
+            if refusal and server in aborts:  # what was to be aborted is still the attempt that counts
+                self.entries[server] = replace(self.entries[server], message=refusal)
+            elif refusal is NOT_SENT:
                 entry = self.entries[server]
                 self.entries[server] = replace(entry, phase="Pending", attempts=max(0, entry.attempts - 1))
             elif refusal is UNANSWERED:
