@@ -1,10 +1,13 @@
-"""Which integration tests a run takes."""
+"""Which integration tests and scenarios a run takes."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 
 from tests import selection
+from tests.setup import gate
 
 
 def test_one_in_a_share_of_each_file_is_drawn():
@@ -86,3 +89,49 @@ def test_the_longest_files_come_first_and_exist():
     there = {path.name for path in (selection.ROOT / "tests" / "integration").glob("test_*.py")}
     assert set(selection.LONGEST) <= there
     assert sorted(there, key=selection.turn)[: len(selection.LONGEST)] == list(selection.LONGEST)
+
+
+def test_scenarios_take_turns_by_content_and_the_first_is_always_first():
+    orders = {tuple(each.name for each in gate.drawn(gate.STACK, str(seed))) for seed in range(30)}
+    assert len(orders) > 5 and {order[0] for order in orders} == {gate.STACK[0].name}
+    assert {order[1] for order in orders} == {each.name for each in gate.STACK[1:]}
+    assert gate.drawn(gate.STACK, "same") == gate.drawn(gate.STACK, "same")
+
+
+@pytest.mark.parametrize(("elapsed", "left_out"), [(0.0, False), (gate.HOUR - 800, True)])
+def test_a_scenario_that_would_not_end_within_the_hour_is_left_out(monkeypatch, tmp_path, elapsed, left_out):
+    monkeypatch.setattr(gate.system, "cache", lambda: tmp_path)
+    monkeypatch.setattr(gate, "STARTED", time.monotonic() - elapsed)
+    monkeypatch.setenv("C5C3_HA_THOROUGH", "0")
+    (tmp_path / "logs").mkdir()
+    ran = gate.run(gate.Gate("scenario", ["true"], 60, needs=801.0))
+    assert (ran.left_out, ran.code) == (left_out, 0) and (ran.seconds > 0) is not left_out
+
+
+def test_one_that_is_part_of_every_run_is_never_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(gate.system, "cache", lambda: tmp_path)
+    monkeypatch.setattr(gate, "STARTED", time.monotonic() - 2 * gate.HOUR)
+    (tmp_path / "logs").mkdir()
+    assert not gate.run(gate.Gate("scenario", ["true"], 60)).left_out
+
+
+@pytest.mark.parametrize(
+    ("told", "elapsed", "again"),
+    [
+        ("clients do not write again within 180 s", 0.0, True),
+        ("4019 acknowledged, 0 lost, 0 twice; 1 failovers", 0.0, True),
+        ("4019 acknowledged, 3 lost, 0 twice", 0.0, False),
+        ("4019 acknowledged, 0 lost, 0 twice; 2 failovers", 0.0, False),
+        ("clients do not write again within 180 s", gate.AGAIN_WITHIN, False),
+    ],
+)
+def test_a_failed_scenario_is_run_once_more_unless_data_was_lost_or_time_is_short(
+    monkeypatch, tmp_path, told, elapsed, again
+):
+    monkeypatch.setattr(gate.system, "cache", lambda: tmp_path)
+    monkeypatch.setattr(gate, "STARTED", time.monotonic() - elapsed)
+    (tmp_path / "logs").mkdir()
+    failed = gate.Gate("scenario", ["true"], 60, code=1, needs=10.0, retried=True)
+    failed.log.write_text(told)
+    assert failed.worth_another() is again
+    assert not gate.Gate("lint", ["true"], 60, code=1).worth_another()

@@ -1,0 +1,115 @@
+"""Nothing is broken, clients write, all cores are busy: nobody may change a leader. ``python -m tests.stack soak MINUTES SCENARIO ...``
+
+The scenarios' hosts stand already (``make stack ROLE=galera,rabbitmq FAULTS=none ARGS=--keep``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.stack import clients, faults, hosts
+from tests.stack.writing import Load, Service
+
+# Seconds between two looks at who leads.
+LOOK = 30.0
+# Seconds between two writes of one client: an hour of them has to be read afterwards.
+PAUSE = 0.2
+
+
+@dataclass
+class Soaked:
+    """One service under load: who led, and how often the service itself counted a failover."""
+
+    service: Service
+    load: Load
+    leaders: list[str] = field(default_factory=list)
+    failovers: int | None = None
+
+    def look(self) -> None:
+        """Note who leads, when it is another one than before."""
+        try:
+            leader = self.service.victim().name
+        except Exception as error:
+            leader = f"nobody ({type(error).__name__}: {error})"[:80]
+        if self.leaders[-1:] != [leader]:
+            self.leaders.append(leader)
+
+
+@contextlib.contextmanager
+def busy_cores() -> Iterator[None]:
+    """A process on each core that never rests."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def judge(name: str, soaked: Soaked, begun: float, ended: float) -> list[str]:
+    """Record what one service did between begun and ended (monotonic seconds); return what is wrong."""
+    load, service = soaked.load, soaked.service
+    acknowledged = load.acknowledged()
+    found = service.found() if service.keeps else Counter(acknowledged)
+    lost = len(acknowledged - set(found))
+    after = service.failovers()
+    counted = 0 if soaked.failovers is None or after is None else after - soaked.failovers
+    twice = sum(1 for key in found if found[key] > 1)
+    result = faults.Result(
+        *(
+            name,
+            service.scenario.distribution,
+            "soak",
+            " ".join(soaked.leaders),
+            round(load.gap(begun, ended), 2),
+            0.0,
+            0.0,
+            None,
+        ),
+        *(len(acknowledged), lost, twice, dict(load.failures().most_common(5)), load.silence(begun, ended)),
+        round(os.getloadavg()[0], 1),
+    )
+    faults.record(result)
+    print(f"{result.line()}, {counted} failovers{result.slow()}", flush=True)
+    wrong = [f"{name}: {' then '.join(soaked.leaders)} led"] if len(soaked.leaders) > 1 else []
+    wrong += [f"{name}: {counted} failovers"] if counted else []
+    return wrong + ([f"{name}: {lost} acknowledged writes lost"] if lost else [])
+
+
+def run(minutes: float, names: list[str]) -> list[str]:
+    """Let clients of all named scenarios write for some minutes; return what was wrong, in words."""
+    soaked: dict[str, Soaked] = {}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            of = hosts.scenario(name)
+            service = clients.service(of)
+            faults.settle(of, service, "what was before", 180)
+            service.prepare()
+            load = stack.enter_context(Load(service, pause=PAUSE))
+            soaked[name] = Soaked(service, load)
+        started = time.monotonic()
+        for name, each in soaked.items():
+            hosts.wait(f"clients of {name} write", lambda load=each.load: load.flowing(started, 2.0), 60)
+            each.look()
+            each.failovers = each.service.failovers()
+        stack.enter_context(busy_cores())
+        begun = time.monotonic()
+        while (now := time.monotonic()) - begun < minutes * 60:
+            for each in soaked.values():
+                each.look()
+            told = (
+                f"{name} {len(each.load.acknowledged())} writes, gap {each.load.gap(begun, now):.1f} s, {each.leaders[-1]}"
+                for name, each in soaked.items()
+            )
+            print(f"[{(now - begun) / 60:5.1f} min, load {os.getloadavg()[0]:.0f}] {'; '.join(told)}", flush=True)
+            time.sleep(max(0.0, min(LOOK, begun + minutes * 60 - time.monotonic())))
+        ended = time.monotonic()
+    return [trouble for name, each in soaked.items() for trouble in judge(name, each, begun, ended)]
