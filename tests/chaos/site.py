@@ -144,7 +144,11 @@ class Site:
         def do(fault: schedule.Fault) -> None:
             self._tell(f"FAULT {schedule.say(fault)}")
             if fault in drawn.must_evacuate:
-                host = faults.host_of(fault.target)
+                try:
+                    host = faults.host_of(fault.target)
+                except LabError as error:
+                    self._left_out(f"left out: {fault.kind} {fault.target}: {error}")
+                    return
                 running = [name for name, (_host, want) in round_.places.items() if want == schedule.RUN]
                 victims[fault] = host, [n for n in running if host in round_.witness.places(round_.servers[n])]
             if fault.kind == "drain":

@@ -186,8 +186,9 @@ class Round:
             elif service["status"] != "enabled" and host not in self.drained:
                 found.append(f"{host} is disabled ({service['disabled_reason']})")
         found += [f"no agent on {h}" for h in self.lab.hosts if not self.deployment.connected(h)] if not found else []
-        if len(self.deployment.daemons("operator")) < self.deployment.operators:
-            found.append("an operator is missing")
+        operators = {each.host for each in self.deployment.daemons("operator")}
+        if len(operators) < self.deployment.operators:
+            found.append(f"operators run on {', '.join(sorted(operators)) or 'no host'} alone")
         for eviction in kubernetes.request("GET", f"{GROUP}/evictions")["items"]:
             evicting = condition(eviction, "Evicting")
             if evicting.get("status") != "False":

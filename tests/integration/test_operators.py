@@ -98,6 +98,43 @@ def test_the_standby_takes_over_and_one_alone_acts(lab, deployment, record_prope
             assert len({seen.object["status"]["finishedAt"] for seen in ends}) == 1  # done once
 
 
+def test_two_operators_never_share_a_node_not_even_the_last_one(lab, deployment):
+    """What came together while the other Nodes were down would stay together, and be lost with one host."""
+    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+    wait_until(lambda: holder(lab), 60, "a holder", 0.1)
+    pod = holder(lab).split("_")[0]
+    host = operator_of(deployment, holder(lab)).host
+    others = [name for name in lab.hosts if name != host]
+
+    def operators() -> dict[str, dict]:
+        listed = lab.kubernetes.request(
+            "GET",
+            f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app.kubernetes.io/name=c5c3-ha-operator",
+        )
+        return {each["metadata"]["name"]: each for each in listed["items"]}
+
+    standby = next(name for name in operators() if name != pod)
+    try:
+        for name in others:
+            lab.kubernetes.kubectl("cordon", name)
+        lab.kubernetes.kubectl("delete", "pod", "-n", NAMESPACE, standby, "--wait=true")
+
+        def refused() -> list[str]:
+            return [
+                told["message"]
+                for each in operators().values()
+                for told in each.get("status", {}).get("conditions", ())
+                if told["type"] == "PodScheduled" and told["status"] == "False"
+            ]
+
+        wait_until(refused, 60, "the scheduler finds no Node for the second one", 0.2)
+        assert "anti-affinity" in refused()[0], refused()
+    finally:
+        for name in others:
+            lab.kubernetes.kubectl("uncordon", name)
+    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+
+
 def test_a_host_dies_with_the_operator_that_acts(lab, deployment, record_property):
     """Its servers live elsewhere once, and when it is on again it is taken back."""
     fenced.fence_all(lab)
