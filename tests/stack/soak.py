@@ -31,6 +31,7 @@ class Soaked:
     load: Load
     leaders: list[str] = field(default_factory=list)
     failovers: int | None = None
+    elections: int | None = None
 
     def look(self) -> None:
         """Note who leads, when it is another one than before."""
@@ -79,7 +80,12 @@ def judge(name: str, soaked: Soaked, begun: float, ended: float) -> list[str]:
     )
     faults.record(result)
     print(f"{result.line()}, {counted} failovers{result.slow()}", flush=True)
-    wrong = [f"{name}: {' then '.join(soaked.leaders)} led"] if len(soaked.leaders) > 1 else []
+    elections = service.elections()
+    if elections is None or soaked.elections is None:
+        wrong = [f"{name}: {' then '.join(soaked.leaders)} led"] if len(soaked.leaders) > 1 else []
+    else:
+        forced = elections - soaked.elections
+        wrong = [f"{name}: {forced} elections since the leader was not heard"] if forced else []
     wrong += [f"{name}: {counted} failovers"] if counted else []
     return wrong + ([f"{name}: {lost} acknowledged writes lost"] if lost else [])
 
@@ -99,7 +105,7 @@ def run(minutes: float, names: list[str]) -> list[str]:
         for name, each in soaked.items():
             hosts.wait(f"clients of {name} write", lambda load=each.load: load.flowing(started, 2.0), 60)
             each.look()
-            each.failovers = each.service.failovers()
+            each.failovers, each.elections = each.service.failovers(), each.service.elections()
         stack.enter_context(busy_cores())
         begun = time.monotonic()
         while (now := time.monotonic()) - begun < minutes * 60:

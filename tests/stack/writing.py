@@ -82,6 +82,10 @@ class Service(abc.ABC):
         """Return how often the service has changed its leader so far; None where clients have none in common."""
         return None
 
+    def elections(self) -> int | None:
+        """Return how many changes of the leader so far began because it was not heard; None where every change does."""
+        return None
+
     @abc.abstractmethod
     def unsettled(self) -> str:
         """Return what is not yet as it was before the fault; an empty string when all is well."""
