@@ -13,6 +13,7 @@ scenarios those run that end within the hour; what was left out is named. ``make
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -165,7 +166,7 @@ LOST = re.compile(r"\b[1-9][0-9]* lost\b|\b([2-9]|[1-9][0-9]+) failovers\b")
 def drawn(scenarios: tuple[Scenario, ...], seed: str) -> list[Scenario]:
     """The order in which scenarios have their turn: the first one first, the others by the content of the checkout."""
     first, *others = scenarios
-    return [first, *sorted(others, key=lambda each: random.Random(f"{seed} {each.name}").random())]
+    return [first, *random.Random(seed).sample(others, len(others))]
 
 
 def stack_gate(of: Scenario) -> Gate:
@@ -221,15 +222,30 @@ def recorded(gate: Gate) -> selection.Record | None:
     return selection.Record(f"gate-{gate.name}", *gate.inputs()) if gate.inputs else None
 
 
-def run(gate: Gate) -> Gate:
-    """Run one gate to its end or limit; its output goes to its log, and to ours when it is live or has failed."""
+def run_alone(gate: Gate) -> None:
+    """Run a gate that has no other beside it; a scenario that has failed once more, which is never left out."""
+    run(gate)
+    if gate.worth_another():
+        say(
+            f"{gate.name} is run once more, as a test of the real parts that fails is: on a busy machine it may not get its turn"
+        )
+        before, gate.passed, gate.failed, gate.skipped = gate.failed, 0, 0, 0
+        run(gate, within=math.inf)
+        gate.again += before
+
+
+def run(gate: Gate, within: float = HOUR) -> Gate:
+    """Run one gate to its end or limit; its output goes to its log, and to ours when it is live or has failed.
+
+    One that would not end within so many seconds of the whole run is left out.
+    """
     record = recorded(gate)
     gate.before = record.when() if record and not selection.everything() else None
     if gate.before:
         gate.code = 0
         say(f"{gate.name} passed with the same files at {gate.before}")
         return gate
-    if gate.needs and not selection.everything() and time.monotonic() - STARTED + gate.needs > HOUR:
+    if gate.needs and not selection.everything() and time.monotonic() - STARTED + gate.needs > within:
         gate.code, gate.left_out = 0, True
         say(f"{gate.name} is left out: it takes {gate.needs:.0f} s, and the run is to end within the hour")
         return gate
@@ -319,14 +335,7 @@ def main(argv: list[str]) -> int:
                 future.result()
         for gate in chosen:
             if gate.alone:
-                run(gate)
-            if gate.worth_another():
-                say(
-                    f"{gate.name} is run once more, as a test of the real parts that fails is: on a busy machine it may not get its turn"
-                )
-                before, gate.passed, gate.failed, gate.skipped = gate.failed, 0, 0, 0
-                run(gate)
-                gate.again += before
+                run_alone(gate)
     except KeyboardInterrupt:
         for gate in chosen:
             if gate.running and gate.running.poll() is None:

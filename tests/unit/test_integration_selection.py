@@ -135,3 +135,15 @@ def test_a_failed_scenario_is_run_once_more_unless_data_was_lost_or_time_is_shor
     failed.log.write_text(told)
     assert failed.worth_another() is again
     assert not gate.Gate("lint", ["true"], 60, code=1).worth_another()
+
+
+def test_a_scenario_that_failed_is_never_left_out_of_its_second_run(monkeypatch, tmp_path):
+    """Its first run has used up the hour: left out, a failed scenario would pass."""
+    monkeypatch.setattr(gate.system, "cache", lambda: tmp_path)
+    monkeypatch.setattr(gate, "STARTED", time.monotonic() - gate.HOUR + 10.5)
+    monkeypatch.setenv("C5C3_HA_THOROUGH", "0")
+    (tmp_path / "logs").mkdir()
+    ran = tmp_path / "ran"
+    failing = gate.Gate("scenario", ["sh", "-c", f"echo x >> {ran}; sleep 0.6; exit 1"], 60, needs=10.0, retried=True)
+    gate.run_alone(failing)
+    assert (ran.read_text(), failing.code, failing.left_out) == ("x\nx\n", 1, False)
