@@ -114,6 +114,42 @@ class Times:
     split: bool  # whether clients could write again before the heal, so that the return is measured apart
 
 
+def counted(
+    service: Service,
+    load: Load,
+    name: str,
+    where: str,
+    window: tuple[float, float],
+    heal_gap: float = 0.0,
+    recovery: float = 0.0,
+    busy: float = 0.0,
+) -> Result:
+    """Count what clients that write no more were promised and what is there, and record it.
+
+    ``window``: from when until when the gap is looked for.
+    """
+    acknowledged = load.acknowledged()
+    found = service.found() if service.keeps else Counter(acknowledged)
+    result = Result(
+        service.scenario.name,
+        service.scenario.distribution,
+        name,
+        where,
+        round(load.gap(*window), 2),
+        round(heal_gap, 2),
+        round(recovery, 1),
+        service.limits.get(name),
+        len(acknowledged),
+        len(acknowledged - set(found)),
+        sum(1 for key in found if found[key] > 1),
+        dict(load.failures().most_common(5)),
+        load.silence(*window),
+        round(busy, 1),
+    )
+    record(result)
+    return result
+
+
 def under_load(
     of: Scenario, service: Service, name: str, do: Callable[[Load], Times], patience: float
 ) -> tuple[Result, Load, Times]:
@@ -132,26 +168,9 @@ def under_load(
         recovered = time.monotonic()
         wait_for_clients(of, load, f"{name} on {times.where} is over", lambda: load.flowing(recovered, 3.0), patience)
         ended = time.monotonic()
-    acknowledged = load.acknowledged()
-    found = service.found() if service.keeps else Counter(acknowledged)
     until = times.healed if times.split else ended
-    result = Result(
-        of.name,
-        of.distribution,
-        name,
-        times.where,
-        round(load.gap(times.broken, until), 2),
-        round(load.gap(times.healed, ended), 2) if times.split else 0.0,
-        round(recovered - times.healed, 1),
-        service.limits.get(name),
-        len(acknowledged),
-        len(acknowledged - set(found)),
-        sum(1 for key in found if found[key] > 1),
-        dict(load.failures().most_common(5)),
-        load.silence(times.broken, until),
-        round(busy, 1),
-    )
-    record(result)
+    heal_gap = load.gap(times.healed, ended) if times.split else 0.0
+    result = counted(service, load, name, times.where, (times.broken, until), heal_gap, recovered - times.healed, busy)
     return result, load, times
 
 

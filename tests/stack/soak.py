@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -57,37 +56,20 @@ def busy_cores() -> Iterator[None]:
 
 def judge(name: str, soaked: Soaked, begun: float, ended: float) -> list[str]:
     """Record what one service did between begun and ended (monotonic seconds); return what is wrong."""
-    load, service = soaked.load, soaked.service
-    acknowledged = load.acknowledged()
-    found = service.found() if service.keeps else Counter(acknowledged)
-    lost = len(acknowledged - set(found))
+    service = soaked.service
+    leaders = " ".join(soaked.leaders)
+    result = faults.counted(service, soaked.load, "soak", leaders, (begun, ended), busy=os.getloadavg()[0])
     after = service.failovers()
-    counted = 0 if soaked.failovers is None or after is None else after - soaked.failovers
-    twice = sum(1 for key in found if found[key] > 1)
-    result = faults.Result(
-        *(
-            name,
-            service.scenario.distribution,
-            "soak",
-            " ".join(soaked.leaders),
-            round(load.gap(begun, ended), 2),
-            0.0,
-            0.0,
-            None,
-        ),
-        *(len(acknowledged), lost, twice, dict(load.failures().most_common(5)), load.silence(begun, ended)),
-        round(os.getloadavg()[0], 1),
-    )
-    faults.record(result)
-    print(f"{result.line()}, {counted} failovers{result.slow()}", flush=True)
+    failovers = 0 if soaked.failovers is None or after is None else after - soaked.failovers
+    print(f"{result.line()}, {failovers} failovers{result.slow()}", flush=True)
     elections = service.elections()
     if elections is None or soaked.elections is None:
         wrong = [f"{name}: {' then '.join(soaked.leaders)} led"] if len(soaked.leaders) > 1 else []
     else:
         forced = elections - soaked.elections
         wrong = [f"{name}: {forced} elections since the leader was not heard"] if forced else []
-    wrong += [f"{name}: {counted} failovers"] if counted else []
-    return wrong + ([f"{name}: {lost} acknowledged writes lost"] if lost else [])
+    wrong += [f"{name}: {failovers} failovers"] if failovers else []
+    return wrong + ([f"{name}: {result.lost} acknowledged writes lost"] if result.lost else [])
 
 
 def run(minutes: float, names: list[str]) -> list[str]:
