@@ -62,10 +62,15 @@ def operator_of(deployment: Deployment, identity: str) -> Daemon:
     return found
 
 
+def wait_for_two(deployment: Deployment) -> None:
+    """Wait until operators run on two hosts."""
+    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_the_standby_takes_over_and_one_alone_acts(lab, deployment, record_property, fault):
-    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+    wait_for_two(deployment)
     wait_until(lambda: holder(lab), 60, "a holder", 0.1)
     first = holder(lab)
     acting = operator_of(deployment, first)
@@ -100,7 +105,7 @@ def test_the_standby_takes_over_and_one_alone_acts(lab, deployment, record_prope
 
 def test_two_operators_never_share_a_node_not_even_the_last_one(lab, deployment):
     """What came together while the other Nodes were down would stay together, and be lost with one host."""
-    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+    wait_for_two(deployment)
     wait_until(lambda: holder(lab), 60, "a holder", 0.1)
     pod = holder(lab).split("_")[0]
     host = operator_of(deployment, holder(lab)).host
@@ -132,13 +137,13 @@ def test_two_operators_never_share_a_node_not_even_the_last_one(lab, deployment)
     finally:
         for name in others:
             lab.kubernetes.kubectl("uncordon", name)
-    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+    wait_for_two(deployment)
 
 
 def test_a_host_dies_with_the_operator_that_acts(lab, deployment, record_property):
     """Its servers live elsewhere once, and when it is on again it is taken back."""
     fenced.fence_all(lab)
-    wait_until(lambda: len({one.host for one in deployment.daemons("operator")}) == 2, 120, "two operators", 0.2)
+    wait_for_two(deployment)
     wait_until(lambda: holder(lab), 60, "a holder", 0.1)
     host = operator_of(deployment, holder(lab)).host
     servers = [lab.nova.boot(f"dead-{number}", host=host).id for number in range(2)]

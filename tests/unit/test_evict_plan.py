@@ -301,6 +301,12 @@ def test_an_aborted_one_says_that_and_nova_may_first_write_the_rest():
     assert (again.act, again.entry.attempts) == ("LiveMigrate", 2) and "over 600 s: aborted" in again.entry.message
 
 
+def test_a_clock_of_novas_that_is_ahead_delays_no_attempt():
+    tried = entry(route="ColdMigrate", phase="Migrating", attempts=1, attempted_at=900.0)
+    ahead = decide(tried, server(vm_state="stopped", changed=1030.0), context("Maintenance"))
+    assert "move 1 failed" in ahead.entry.message, "it is judged now, not 33 s later"
+
+
 def test_why_a_move_failed_may_be_written_after_the_server_is_at_rest():
     tried = entry(route="ColdMigrate", phase="Migrating", attempts=3, attempted_at=900.0)
     early = decide(tried, server(vm_state="stopped", changed=998.0), context("Maintenance"))

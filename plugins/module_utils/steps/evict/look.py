@@ -32,6 +32,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.decisions.server_facts imp
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.nova import Nova, NovaError
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.evict.helping import with_help
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.false_error import falsely_in_error
 
 # Nova itself needs a minute to see that a nova-compute is down: for a single server it is not asked at each look.
 _SERVICE_SECONDS = 2.0
@@ -213,10 +214,7 @@ class Look:
         """Reset a server that runs on its source and is in ERROR; what has to be waited for, in words."""
         if abs(now - (migration.changed or 0.0)) < SETTLED_SECONDS:
             return "Nova may still write what became of it"
-        server = self.nova.server(migration.server)
-        if server is None or server.vm_state != "error" or server.task_state or server.host != migration.source:
-            return ""
-        if self.nova.is_running(server.id):  # else it is dead, or nobody knows: ERROR is what is to be seen
-            self.nova.reset_state(server.id)
-            righted.append(server.id)
+        if falsely_in_error(self.nova, migration.server, lambda host: host == migration.source):
+            self.nova.reset_state(migration.server)
+            righted.append(migration.server)
         return ""

@@ -34,6 +34,7 @@ from ansible_collections.c5c3.ha.plugins.module_utils.resources import (
     set_condition,
 )
 from ansible_collections.c5c3.ha.plugins.module_utils.steps import eviction as eviction_step
+from ansible_collections.c5c3.ha.plugins.module_utils.steps.false_error import falsely_in_error
 from ansible_collections.c5c3.ha.plugins.module_utils.steps.written import contended, note
 
 # Where Kubernetes keeps Events of resources without a namespace.
@@ -183,11 +184,8 @@ class Writer:
         """Reset those that run on another host and are in ERROR; who they are."""
         righted = []
         for server in servers:
-            facts = self.nova.server(server)
-            if facts is None or facts.vm_state != "error" or facts.task_state or facts.host in (None, host):
+            if not falsely_in_error(self.nova, server, lambda now: now not in (None, host)):
                 continue
-            if not self.nova.is_running(server):
-                continue  # dead, or nobody knows: ERROR is what is to be seen
             if not self.check_mode:
                 self.nova.reset_state(server)
             righted.append(server)
