@@ -46,7 +46,7 @@ def faults(config: pytest.Config, name: str) -> list[str]:
     if wanted in ("", "cheap"):
         return list(service.cheap)
     if wanted == "all":
-        return list(service.faults)
+        return [*service.faults, "drawn"]
     if wanted == "none":
         return []
     chosen = [fault for fault in wanted.split(",") if fault]

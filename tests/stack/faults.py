@@ -15,7 +15,7 @@ from tests.stack.hosts import SCENARIOS, Host, Scenario
 from tests.stack.scenario import playbook, recaps, told
 from tests.stack.writing import CERTIFICATES, Load, Service
 
-FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe", "recover")
+FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe", "recover", "drawn")
 # faults in which nobody can write until the heal
 TOTAL = ("all_killed", "recover")
 # how long a fault lasts at least: late damage (a detector that fires after ten seconds) must be seen

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.stack import clients, faults
+from tests.stack import clients, faults, schedule
 from tests.stack.hosts import SCENARIOS, Scenario
 from tests.stack.scenario import molecule, playbook, recaps, told
 
@@ -88,7 +88,10 @@ def test_rolling(stack: Scenario, request: pytest.FixtureRequest, capsys: pytest
 def test_fault(stack: Scenario, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Clients write all the time; what was acknowledged is there, exactly, and the cluster is whole again."""
     service = clients.service(stack)
-    result = faults.run(stack, service, fault, lambda: molecule(stack, "converge") and None)
+    if fault == "drawn":
+        result = schedule.run(stack, service)
+    else:
+        result = faults.run(stack, service, fault, lambda: molecule(stack, "converge") and None)
     with capsys.disabled():
         print(f"\n    {result.line()}{result.slow()}", flush=True)
     assert result.lost == 0, result.line()

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import ssl
-import subprocess
 import threading
 import time
 import urllib.request
@@ -86,17 +84,8 @@ class Site:
 
     def writer(self) -> Host:
         """The member to which the proxy sends all."""
-        query = ["mariadb", "--no-defaults", f"--host={self.proxy.address}", "--port=3307", "--user=openstack"]
-        query += [f"--ssl-ca={self.ca}", "--batch", "--skip-column-names", "--execute", "SELECT @@wsrep_node_name"]
-        done = subprocess.run(
-            query,
-            env={**os.environ, "MYSQL_PWD": "not-a-secret-openstack"},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-        return self.of.host(done.stdout.strip())
+        nova = self.lab.nova
+        return self.of.host(nova.outside.sql(nova, "SELECT @@wsrep_node_name;").split()[-1])
 
     def queues(self) -> dict[str, dict[str, Any]]:
         """RabbitMQ's queues by name: type, leader."""
