@@ -1,8 +1,14 @@
 #!/bin/sh
-# What an OVN member has: prints JSON with the free bytes of /var/lib and, for each database named (nb, sb), its cluster as the file and
-# the running server tell it. Changes nothing.
+# What an OVN member has: prints JSON with the free bytes of /var/lib, the packages of OVN, which units run and which start with the host and,
+# for each database named (nb, sb), its cluster as the file and the running server tell it. Changes nothing.
 set -u
-printf '{"free": %s, "databases": {' "$(df --output=avail -B1 /var/lib | tail -1)"
+lines() { sed 's/.*/"&"/' | paste -sd,; }
+units="ovn-ovsdb-server-nb ovn-ovsdb-server-sb ovn-northd ovn-central"
+running=$(for unit in $units; do systemctl is-active --quiet "$unit" && echo "$unit"; done | lines)
+enabled=$(for unit in $units; do systemctl is-enabled --quiet "$unit" 2>/dev/null && echo "$unit"; done | lines)
+packages=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' 'ovn-*' 2>/dev/null | sed -n 's/ installed$//p' | lines)
+printf '{"free": %s, "packages": [%s], "running": [%s], "enabled": [%s], "databases": {' \
+    "$(df --output=avail -B1 /var/lib | tail -1)" "$packages" "$running" "$enabled"
 comma=""
 for key in "$@"; do
     case $key in
