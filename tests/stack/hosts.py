@@ -232,9 +232,9 @@ def alive(host: Host) -> bool:
 
 
 def start(host: Host) -> None:
-    """Power a dead host on; returns when systemd has started everything."""
+    """Power a dead host on; returns when it can be reached. A service of it may still wait for other hosts to come."""
     podman("start", host.container)
-    wait(f"{host.name} up", functools.partial(running, host))
+    wait(f"{host.name} reachable by ssh", functools.partial(reachable, host))
 
 
 # Faults. Each has its opposite; the client of a test stays connected in all of them but kill_host and freeze.
