@@ -255,7 +255,8 @@ def kill_host(host: Host) -> None:
 
 def freeze(host: Host) -> None:
     """A hung host: no process of it runs, its kernel still answers ping and keeps connections. Heal: thaw."""
-    podman("pause", host.container)
+    # the freezer gives up on a group whose processes fork faster than it can stop them
+    wait(f"{host.name} frozen", lambda: not podman("pause", host.container, check=False).returncode, 30)
 
 
 def thaw(host: Host) -> None:
