@@ -30,7 +30,7 @@ options:
         required: true
       state:
         description:
-          - V(file) for a file with O(files[].content), V(directory) for a folder, which is made with those above it.
+          - V(file) for a file with O(files[].content), V(directory) for a folder, which is made with those above it (V(0755)).
           - V(absent) removes a file; a folder is refused.
         type: str
         choices: [file, directory, absent]
@@ -52,15 +52,13 @@ options:
       validate:
         description: Command that must end with 0 before a new content is laid; V(%s) in it is a file with that content.
         type: str
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return the changed status prediction without modifying the target.
     support: full
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix
     support: full
   idempotent:
@@ -145,12 +143,12 @@ def wanted_mode(of: dict[str, Any]) -> int:
 
     :raises Refused: when it is no octal number.
     """
-    told = of["mode"] or MODES[of["state"]]
+    mode = of["mode"] or MODES[of["state"]]
     try:
-        return int(told, 8)
+        return int(mode, 8)
     except ValueError:
         raise Refused(
-            f"mode {told!r} of {of['path']} is no octal number: write it as a string, such as '0640'"
+            f"mode {mode!r} of {of['path']} is no octal number: write it as a string, such as '0640'"
         ) from None
 
 
@@ -175,11 +173,10 @@ def number(of: dict[str, Any], kind: str) -> int:
         ) from None
 
 
-def attributes(of: dict[str, Any], there: os.stat_result) -> list[str]:
-    """Return which of owner, group and mode differ from what is wanted."""
-    differ = [] if there.st_uid == number(of, "owner") else ["owner"]
-    differ += [] if there.st_gid == number(of, "group") else ["group"]
-    return differ + ([] if stat.S_IMODE(there.st_mode) == wanted_mode(of) else ["mode"])
+def fits(of: dict[str, Any], there: os.stat_result) -> bool:
+    """Tell whether owner, group and mode are as wanted."""
+    wanted = (number(of, "owner"), number(of, "group"), wanted_mode(of))
+    return (there.st_uid, there.st_gid, stat.S_IMODE(there.st_mode)) == wanted
 
 
 def told(of: dict[str, Any], there: os.stat_result | None) -> dict[str, str]:
@@ -241,11 +238,12 @@ def lay_file(module: AnsibleModule, of: dict[str, Any]) -> dict[str, Any] | None
         with open(path, "rb") as file:
             old = file.read()
         if old == wanted:
-            differ = attributes(of, there)
-            if differ and not module.check_mode:
+            if fits(of, there):
+                return None
+            if not module.check_mode:
                 with open(path, "rb") as file:
                     dress(of, file.fileno())
-            return after_attributes(of, there) if differ else None
+            return dressed(of, there)
     if not module.check_mode:
         write(module, of, wanted)
     return {
@@ -256,7 +254,7 @@ def lay_file(module: AnsibleModule, of: dict[str, Any]) -> dict[str, Any] | None
     }
 
 
-def after_attributes(of: dict[str, Any], there: os.stat_result | None) -> dict[str, Any]:
+def dressed(of: dict[str, Any], there: os.stat_result | None) -> dict[str, Any]:
     """Return the diff of a path of which owner, group or mode, or all of it, changes."""
     wanted = {"owner": of["owner"], "group": of["group"], "mode": f"{wanted_mode(of):04o}"}
     return {"before": {"path": of["path"], **told(of, there)}, "after": {"path": of["path"], **wanted}}
@@ -271,7 +269,7 @@ def lay_directory(module: AnsibleModule, of: dict[str, Any]) -> dict[str, Any] |
         there = None
     if there is not None and not stat.S_ISDIR(there.st_mode):
         raise Refused(f"{path} is no folder, and one is to be there: remove it, or name another path")
-    if there is not None and not attributes(of, there):
+    if there is not None and fits(of, there):
         return None
     if not module.check_mode:
         if there is None:
@@ -283,7 +281,7 @@ def lay_directory(module: AnsibleModule, of: dict[str, Any]) -> dict[str, Any] |
             dress(of, handle)
         finally:
             os.close(handle)
-    return after_attributes(of, there)
+    return dressed(of, there)
 
 
 def remove(module: AnsibleModule, of: dict[str, Any]) -> dict[str, Any] | None:
@@ -301,8 +299,8 @@ def remove(module: AnsibleModule, of: dict[str, Any]) -> dict[str, Any] | None:
 LAY = {"file": lay_file, "directory": lay_directory, "absent": remove}
 
 
-def refuse(files: list[dict[str, Any]]) -> None:
-    """Look at all arguments before anything is changed.
+def refuse(files: list[dict[str, Any]], check: bool) -> None:
+    """Look at all arguments before anything is changed. In check mode a package that makes an owner may not be there yet.
 
     :raises Refused: names the first that is wrong.
     """
@@ -311,6 +309,8 @@ def refuse(files: list[dict[str, Any]]) -> None:
             raise Refused(f"path {of['path']!r} is not absolute: write it from / on")
         if of["state"] != "absent":
             wanted_mode(of)
+            for kind in () if check else ("owner", "group"):
+                number(of, kind)
         if of["validate"] and "%s" not in of["validate"]:
             raise Refused(f"validate of {of['path']} has no %s: put it where the command takes the file's name")
     twice = sorted({of["path"] for of in files if [each["path"] for each in files].count(of["path"]) > 1})
@@ -321,10 +321,11 @@ def refuse(files: list[dict[str, Any]]) -> None:
 def main() -> None:
     # with no_log no argument goes to the system's log; a diff still shows what changes
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True, no_log=True)
+    os.umask(0o022)  # a hardened host's would shut users out of the folders above
     diffs: dict[str, dict[str, Any]] = {}
     of: dict[str, Any] = {}
     try:
-        refuse(module.params["files"])
+        refuse(module.params["files"], module.check_mode)
         for of in module.params["files"]:
             diff = LAY[of["state"]](module, of)
             if diff is not None:

@@ -48,15 +48,13 @@ options:
       - Seconds to wait for a server whose process runs to answer from within a primary component.
     type: int
     default: 0
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return the changed status prediction without modifying the target.
     support: full
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: N/A
   platform:
-    description: Target OS/families that can be operated against.
     platforms: Debian
     support: full
 seealso:

@@ -6,6 +6,7 @@ another one is still coming back. ``C5C3_STACK_DRAW`` chooses the seed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -13,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.stack import faults, hosts
-from tests.stack.hosts import Host, Scenario
+from tests.stack.hosts import Scenario
 from tests.stack.writing import Load, Service
 
-# what is done to a host that is well, and what heals it; a killed daemon is brought back by systemd
-BREAKS = {"kill": "", "freeze": "thaw", "host_kill": "start", "partition": "heal"}
+# faults that one host can have; a killed daemon is brought back by systemd, the others last until they are healed
+KINDS = ("kill", "freeze", "host_kill", "partition")
 # seconds until the next step: at once, within an election, and when the others have settled
 PAUSES = ((0.0, 0.3), (0.5, 3.0), (3.0, 8.0), (8.0, 20.0))
 # Of three members one is the most that may be away while clients are served; now and then two are, and once in a while all.
@@ -27,52 +28,54 @@ STEPS = 24
 
 @dataclass(frozen=True)
 class Step:
-    """Do it to the host of that number, ``pause`` seconds after the step before."""
+    """Break the host of that number, or heal it, ``pause`` seconds after the step before."""
 
     pause: float
-    what: str
+    fault: str
     host: int
+    heals: bool = False
 
 
 def draw(seed: int, members: int, kinds: tuple[str, ...], steps: int = STEPS) -> list[Step]:
     """Return a schedule after which every host is well again; the same for the same arguments.
 
-    :param kinds: those of BREAKS that the service knows.
+    :param kinds: those of KINDS that the service knows.
     """
     chance = random.Random(seed)
     broken: dict[int, str] = {}
     drawn: list[Step] = []
 
-    def step(what: str, host: int) -> None:
-        drawn.append(Step(round(chance.uniform(*chance.choice(PAUSES)), 2), what, host))
+    def step(fault: str, host: int, heals: bool = False) -> None:
+        drawn.append(Step(round(chance.uniform(*chance.choice(PAUSES)), 2), fault, host, heals))
+
+    def heal() -> None:
+        host = chance.choice(sorted(broken))
+        step(broken.pop(host), host, True)
 
     while len(drawn) < steps:
         well = [host for host in range(members) if host not in broken]
         if well and len(broken) < chance.choice(MOST):
-            host, what = chance.choice(well), chance.choice(kinds)
-            step(what, host)
-            if BREAKS[what]:
-                broken[host] = what
+            host, fault = chance.choice(well), chance.choice(kinds)
+            step(fault, host)
+            if fault != "kill":
+                broken[host] = fault
         elif broken:
-            host = chance.choice(sorted(broken))
-            step(BREAKS[broken.pop(host)], host)
+            heal()
     while broken:
-        host = chance.choice(sorted(broken))
-        step(BREAKS[broken.pop(host)], host)
+        heal()
     return drawn
 
 
-def act(of: Scenario, service: Service, what: str, host: Host) -> None:
+def act(of: Scenario, service: Service, step: Step) -> None:
     """Do one step."""
-    if what == "kill":
-        try:
-            hosts.kill_daemon(host, service.daemon)
-        except hosts.HostError:
-            pass  # it is still down from the time before: dead is what was wanted
-    elif what in BREAKS:
-        faults.inject(of, service, what, host)
+    host = service.members[step.host]
+    if step.heals:
+        faults.heal(of, service, step.fault, host, lambda: None)
+    elif step.fault == "kill":
+        with contextlib.suppress(hosts.HostError):  # still down from the time before: dead is what was wanted
+            faults.inject(of, service, step.fault, host)
     else:
-        {"thaw": hosts.thaw, "start": hosts.start, "heal": hosts.heal_partition}[what](host)
+        faults.inject(of, service, step.fault, host)
 
 
 def told(steps: list[Step], names: list[str]) -> Iterator[str]:
@@ -80,13 +83,16 @@ def told(steps: list[Step], names: list[str]) -> Iterator[str]:
     at = 0.0
     for step in steps:
         at += step.pause
-        yield f"{at:6.1f} s  {step.what} {names[step.host]}"
+        yield f"{at:6.1f} s  {'heal of ' if step.heals else ''}{step.fault} {names[step.host]}"
 
 
 def run(of: Scenario, service: Service, patience: float = 300) -> faults.Result:
     """Play one schedule under load and return what it did; raise HostError when service or clients do not come back."""
-    seed = int(os.environ.get("C5C3_STACK_DRAW") or 1)
-    kinds = tuple(kind for kind in BREAKS if kind in service.faults)
+    given = os.environ.get("C5C3_STACK_DRAW") or "1"
+    if not given.isdigit():
+        raise hosts.HostError(f"C5C3_STACK_DRAW is {given!r}: name a seed, such as 1")
+    seed = int(given)
+    kinds = tuple(kind for kind in KINDS if kind in service.faults)
     steps = draw(seed, len(service.members), kinds)
 
     def do(_load: Load) -> faults.Times:
@@ -94,7 +100,7 @@ def run(of: Scenario, service: Service, patience: float = 300) -> faults.Result:
         print(f"seed {seed}:", *told(steps, [host.name for host in service.members]), sep="\n", flush=True)
         for step in steps:
             time.sleep(step.pause)  # the schedule's own time: nothing is waited for
-            act(of, service, step.what, service.members[step.host])
+            act(of, service, step)
         return faults.Times(f"seed {seed}", began, time.monotonic(), split=True)
 
     return faults.under_load(of, service, "drawn", do, patience)[0]

@@ -20,26 +20,25 @@ OWNER = pwd.getpwuid(os.getuid()).pw_name
 GROUP = grp.getgrgid(os.getgid()).gr_name
 
 
-def lay(*files: dict[str, Any], check: bool = False, diff: bool = True) -> dict[str, Any]:
-    """Run the module as Ansible does, in a process of its own, and return its answer."""
+def lay(*files: dict[str, Any], check: bool = False, log: Path | None = None) -> dict[str, Any]:
+    """Run the module as Ansible does, in a process of its own, and return its answer; ``log`` stands for the system's."""
     asked = {
         "files": [{"owner": OWNER, "group": GROUP, **each, "path": str(each["path"])} for each in files],
         "_ansible_check_mode": check,
-        "_ansible_diff": diff,
+        "_ansible_diff": True,
     }
     code = (
         "import sys, json\n"
         "from ansible.module_utils import basic\n"
-        "try:\n"
-        "    from ansible.module_utils.testing import patch_module_args\n"
-        "except ImportError:\n"
-        "    patch_module_args = None\n"
+        "from ansible.module_utils.testing import patch_module_args\n"
+        "log = open(sys.argv[1], 'a')\n"
+        "basic.AnsibleModule.log = lambda self, msg, log_args=None: print(msg, log_args, file=log, flush=True)\n"
         "from ansible_collections.c5c3.ha.plugins.modules import files\n"
         "with patch_module_args(json.load(sys.stdin)):\n"
         "    files.main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, str(log or os.devnull)],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
@@ -169,7 +168,25 @@ def test_a_valid_content_is_laid(tmp_path: Path) -> None:
     assert path.read_text() == "wanted\n"
 
 
-def test_contents_stay_out_of_the_system_log() -> None:
+def test_contents_stay_out_of_the_system_log(tmp_path: Path) -> None:
     """AnsibleModule writes the arguments of a module to the log, unless it is told not to."""
-    source = (system.ROOT / "plugins" / "modules" / "files.py").read_text()
-    assert "no_log=True" in source.split("AnsibleModule(")[-1].split(")")[0]
+    told = lay({"path": tmp_path / "conf", "content": "geheim"}, log=tmp_path / "log")
+    assert told["changed"] and "geheim" not in (tmp_path / "log").read_text()
+
+
+def test_folders_above_are_open_to_their_users_on_a_hardened_host(tmp_path: Path) -> None:
+    """A umask of 077 would shut the service's user out of the folder above its own."""
+    before = os.umask(0o077)
+    try:
+        lay({"path": tmp_path / "above" / "own", "state": "directory", "mode": "0750"})
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "above"), mode(tmp_path / "above" / "own")) == ("0755", "0750")
+
+
+def test_an_unknown_owner_is_told_before_anything_is_laid(tmp_path: Path) -> None:
+    """Not when the third of five files comes to it."""
+    refused = lay(
+        {"path": tmp_path / "a", "content": "x"}, {"path": tmp_path / "b", "content": "x", "owner": "nobody-has-it"}
+    )
+    assert refused["failed"] and "'nobody-has-it'" in refused["msg"] and not os.listdir(tmp_path)

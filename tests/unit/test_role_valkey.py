@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jinja2
 import pytest
 
 FILES = Path(__file__).parents[2] / "roles" / "valkey" / "files"
@@ -144,3 +145,19 @@ def test_a_replica_starts_at_once_and_cannot_be_chosen(tmp_path: Path) -> None:
     server.told(*["10.0.0.2"] * 3)
     server.start()
     assert server.conf.read_text() == "port 6379\nreplicaof 10.0.0.2 6379\nreplica-priority 0\n"
+
+
+@pytest.mark.parametrize("unit", ["valkey-server", "valkey-sentinel"])
+def test_each_line_of_a_units_settings_stands_for_itself(unit):
+    """Both run at Nice -10; what runs before and after the start is the server's alone."""
+    template = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True).from_string(
+        (FILES.parent / "templates" / "unit.conf.j2").read_text()
+    )
+    lines = template.render(unit=unit, valkey_start_patience=60).splitlines()
+    assert "Nice=-10" in lines
+    assert [line for line in lines if "#" in line and not line.startswith("#")] == []
+    assert (
+        ("TimeoutStartSec=150" in lines)
+        == (unit == "valkey-server")
+        == any(line.startswith("ExecStart") for line in lines)
+    )
