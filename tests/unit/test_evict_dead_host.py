@@ -646,6 +646,31 @@ def test_a_migration_whose_target_is_away_too_waits_for_it(site):
     assert site.servers[IDS[0]]["host"] == "cmp02"
 
 
+def test_while_no_other_hypervisor_is_up_no_attempt_is_spent(site, monkeypatch):
+    """A broker that goes when the work has begun takes all of them down for Nova; three refusals then were the end, Failed."""
+    site.server(0)
+    site.die()
+    site.evict()
+    ask = site.request
+
+    def lose_the_broker(*call):
+        if call[0] == "update_service":
+            for name in ("cmp02", "cmp03"):
+                site.services[name]["up"] = False
+        return ask(*call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site, "request", lose_the_broker)
+        run(timeout=120.0)
+    waiting = entries(site)[IDS[0]]
+    assert ("evacuate",) not in site.calls and (waiting["phase"], waiting["attempts"]) == ("Pending", 0)
+    assert "no other hypervisor is up for Nova (cmp02 is down, cmp03 is down)" in waiting["message"]
+    site.services["cmp03"]["up"] = True
+    run()
+    done = entries(site)[IDS[0]]
+    assert (done["phase"], done["attempts"]) == ("Succeeded", 1)
+
+
 def left_at(site, later, reason="Off"):
     """An evacuation that was building the guest on cmp03 when that died, too, and was proven off so much later."""
     site.server(0, task="rebuild_spawning", until=float("inf"), finish=lambda vm: None)

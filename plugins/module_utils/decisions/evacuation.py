@@ -117,6 +117,10 @@ def decide_evacuation(entry: Entry, server: ServerFacts, context: Context) -> De
         return wait(
             entry, f"a guest of it may run on {pin}, which is down: bring {pin} back, or fence it and force it down"
         )
+    if context.others and "up" not in context.others.values():
+        # Nova would refuse at once. A broker that is away takes all of them down for a while: no attempts are spent on it.
+        named = ", ".join(f"{host} is {state}" for host, state in sorted(context.others.items())[:5])
+        return wait(entry, f"no other hypervisor is up for Nova ({named}): it goes on when one is")
     pin = pin if context.others.get(pin) == "up" else ""
     decision = attempt(entry, ROUTE, "Evacuating", "evacuation" + (f" to {pin}" if pin else ""), context)
     release = (cut_off.uuid or "") if pin and cut_off else ""

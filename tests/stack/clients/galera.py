@@ -35,7 +35,7 @@ class Client(Service):
     daemon = "/usr/sbin/mariadbd"
     limits = {"kill": 2.5, "freeze": 3, "host_kill": 3}
     faults = (*Service.faults, "recover")
-    rolling = ("restart_galera", "upgrade_galera", CERTIFICATES)
+    rolling = ("restart_galera", "upgrade_galera", "restart_galera_proxy", "upgrade_galera_proxy", CERTIFICATES)
     tls_ports = (4567,)
     recovery = "recover_galera"
     # what the writer has acknowledged the others hold in memory for some milliseconds: its disk must be there again

@@ -8,6 +8,7 @@ from pathlib import Path
 import pymysql
 
 from tests.stack.clients import galera
+from tests.stack.writing import CERTIFICATES
 
 
 def missing() -> str:
@@ -25,6 +26,7 @@ def missing() -> str:
 
 class Client(galera.Client):
     moves = True
+    rolling = ("restart_galera", "restart_maxscale", "upgrade_maxscale", CERTIFICATES)
 
     @staticmethod
     def _name(connection: pymysql.Connection) -> str:
