@@ -65,7 +65,7 @@ class Result:
 def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
     """Break it."""
     if fault == "kill":
-        hosts.kill_daemon(victim, service.daemon)
+        hosts.kill_daemon(victim, service.daemon_of(victim))
     elif fault == "freeze":
         hosts.freeze(victim)
     elif fault in ("host_kill", "wipe"):

@@ -68,7 +68,7 @@ def draw(seed: int, members: int, kinds: tuple[str, ...], steps: int = STEPS) ->
 
 def act(of: Scenario, service: Service, step: Step) -> None:
     """Do one step."""
-    host = service.members[step.host]
+    host = service.breakable()[step.host]
     if step.heals:
         faults.heal(of, service, step.fault, host, lambda: None)
     elif step.fault == "kill":
@@ -93,11 +93,12 @@ def run(of: Scenario, service: Service, patience: float = 300) -> faults.Result:
         raise hosts.HostError(f"C5C3_STACK_DRAW is {given!r}: name a seed, such as 1")
     seed = int(given)
     kinds = tuple(kind for kind in KINDS if kind in service.faults)
-    steps = draw(seed, len(service.members), kinds)
+    breakable = service.breakable()
+    steps = draw(seed, len(breakable), kinds)
 
     def do(_load: Load) -> faults.Times:
         began = time.monotonic()
-        print(f"seed {seed}:", *told(steps, [host.name for host in service.members]), sep="\n", flush=True)
+        print(f"seed {seed}:", *told(steps, [host.name for host in breakable]), sep="\n", flush=True)
         for step in steps:
             time.sleep(step.pause)  # the schedule's own time: nothing is waited for
             act(of, service, step)

@@ -71,6 +71,14 @@ class Service(abc.ABC):
     def victim(self) -> Host:
         """Return the host whose loss hurts most: the leader's."""
 
+    def daemon_of(self, host: Host) -> str:
+        """Return what the command line of the host's daemon matches."""
+        return self.daemon
+
+    def breakable(self) -> list[Host]:
+        """Return every host that a schedule of faults may take: the members, and what stands between them and clients."""
+        return self.members
+
     def recovery_variables(self, lost: Host) -> dict[str, Any]:
         """Return what an operator tells the recovery playbook when the member ``lost`` is gone for good."""
         return {}

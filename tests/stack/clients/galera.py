@@ -42,6 +42,7 @@ class Client(Service):
     recovers_without = False
     # the proxy cuts what cannot go on, long before the client's 10 s
     silence = "timed out"
+    proxy_daemon = "/usr/sbin/haproxy -Ws -f /etc/galera-proxy/"
     # a proxy that moves a client to the new writer without a new connection
     moves = False
 
@@ -113,6 +114,12 @@ class Client(Service):
 
     def victim(self) -> Host:
         return self.scenario.host(self.writer(self.proxies[0]))
+
+    def daemon_of(self, host: Host) -> str:
+        return self.proxy_daemon if host in self.proxies else self.daemon
+
+    def breakable(self) -> list[Host]:
+        return [*self.members, *self.proxies]
 
     def cripple(self) -> None:
         """Without the last view on disk pc.recovery cannot find the others again."""

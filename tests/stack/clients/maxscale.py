@@ -26,6 +26,7 @@ def missing() -> str:
 
 class Client(galera.Client):
     moves = True
+    proxy_daemon = "bin/maxscale --config="
     rolling = ("restart_galera", "restart_maxscale", "upgrade_maxscale", CERTIFICATES)
 
     @staticmethod
