@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tests.setup import system
 from tests.stack import hosts
@@ -249,7 +250,7 @@ def roll(of: Scenario, service: Service, name: str, patience: float = 180) -> Ro
 
     Raises HostError when it fails, clients do not come back, or a member shows its old certificate.
     """
-    book, variables, shown = f"c5c3.ha.{name}", None, {}
+    book, variables, shown = f"c5c3.ha.{name}", service.rolling_variables(name), {}
     if name == CERTIFICATES:
         book, variables = str(SCENARIOS / of.name / "converge.yml"), {"ca_renew_days": 36500}
         shown = certificates(service)
@@ -274,6 +275,23 @@ def roll(of: Scenario, service: Service, name: str, patience: float = 180) -> Ro
     after = service.failovers()
     failovers = None if before is None or after is None else after - before
     return Rolled(result, load.interruptions(times.broken, time.monotonic()), failovers, changed)
+
+
+def refuse(
+    of: Scenario, service: Service, book: str, variables: dict[str, Any], says: str, patience: float = 180
+) -> Result:
+    """Run a playbook that must end at the first member and say why, under load; raises HostError when it does not."""
+
+    def do(_load: Load) -> Times:
+        began = time.monotonic()
+        code, output = playbook(of, f"c5c3.ha.{book}", variables)
+        if not code:
+            raise hosts.HostError(f"{book} ended well, which should have ended at the first member")
+        if says not in " ".join(output.split()):
+            raise hosts.HostError(f"{book}: nothing says {says!r}:\n{told(output)}")
+        return Times("the first", began, time.monotonic(), split=False)
+
+    return under_load(of, service, f"bad {book}", do, patience)[0]
 
 
 def record(result: Result) -> None:

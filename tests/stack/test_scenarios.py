@@ -85,6 +85,17 @@ def test_rolling(stack: Scenario, request: pytest.FixtureRequest, capsys: pytest
         assert (rolled.failovers or 0) <= 1, rolled.line()
 
 
+def test_bad_upgrade(stack: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    """An upgrade whose first member does not come up ends there: that one runs what it ran before, the others go on."""
+    bad = clients.service(stack).bad_upgrade() if clients.known(stack.name) else None
+    if not bad:
+        pytest.skip("no upgrade that does not start can be had")
+    result = faults.refuse(stack, clients.service(stack), *bad)
+    with capsys.disabled():
+        print(f"\n    {result.line()}{result.slow()}", flush=True)
+    assert result.lost == 0, result.line()
+
+
 def test_fault(stack: Scenario, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Clients write all the time; what was acknowledged is there, exactly, and the cluster is whole again."""
     service = clients.service(stack)

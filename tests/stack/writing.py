@@ -79,6 +79,14 @@ class Service(abc.ABC):
         """Return every host that a schedule of faults may take: the members, and what stands between them and clients."""
         return self.members
 
+    def rolling_variables(self, name: str) -> dict[str, Any]:
+        """Return what an operator tells the playbook ``name`` of `rolling`."""
+        return {}
+
+    def bad_upgrade(self) -> tuple[str, dict[str, Any], str] | None:
+        """Return a playbook, variables with which its first member does not come up, and what it must say; None: there is none."""
+        return None
+
     def recovery_variables(self, lost: Host) -> dict[str, Any]:
         """Return what an operator tells the recovery playbook when the member ``lost`` is gone for good."""
         return {}
