@@ -7,6 +7,7 @@ several scenarios, and several people, stand side by side.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import socket
 import subprocess
@@ -200,6 +201,7 @@ def up(of: Scenario) -> None:
     """Start a scenario's network and those of its hosts that are not there."""
     images.ensure(of.distribution)
     if podman("network", "exists", of.network, check=False).returncode:
+        forget_bridge(of)
         podman(
             *("network", "create", "--disable-dns", f"--subnet={of.subnet}.0/24", f"--gateway={of.subnet}.1"),
             of.network,
@@ -207,6 +209,14 @@ def up(of: Scenario) -> None:
     # a host whose creation was interrupted is made anew
     each([host for host in of.hosts if state(host.container) in ("", "created")], functools.partial(create, of))
     each([host for host in of.hosts if not alive(host)], start)
+
+
+def forget_bridge(of: Scenario) -> None:
+    """Remove the bridge of a network that is gone: netavark leaves it now and then when its last host was killed."""
+    told = subprocess.run(["ip", "-json", "-4", "address"], capture_output=True, text=True, check=True).stdout
+    for link in json.loads(told):
+        if any(address.get("local") == f"{of.subnet}.1" for address in link.get("addr_info", ())):
+            subprocess.run(["ip", "link", "delete", link["ifname"]], check=True)
 
 
 def down(of: Scenario) -> None:
