@@ -210,6 +210,8 @@ class Nova:
     def define_host(self, host: Host) -> None:
         """Make a hypervisor of a host that is off."""
         self.hypervisors.define_host(host)
+        if self.outside:
+            host.add_setup(self.outside.host_setup)
 
     def start(self, progress: Callable[[str], None] = lambda text: None) -> None:
         """Start the control plane in the control namespace, and nova-compute on each host as soon as it can register.

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .hosts import LabError
 
@@ -45,6 +45,9 @@ class Outside:
     memcached: Sequence[str]
     authority: Path
 
+    # roles/rabbitmq, "What clients must set"
+    host_setup: ClassVar[str] = "echo 1 >/proc/sys/net/ipv4/tcp_syn_retries"
+
     def attach(self, nova: Nova) -> None:
         """Connect the control namespace, which is on, with their network.
 
@@ -62,6 +65,7 @@ class Outside:
             for words in (f"addr add {self.address} dev {INTERFACE}", f"link set {INTERFACE} up"):
                 control.network_exec(["ip", *words.split()], check=True, capture_output=True)
             control.network_exec(["sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True, capture_output=True)
+            control.network_exec(["sh", "-c", self.host_setup], check=True, capture_output=True)
             control.network_exec(["nft", "-f", "-"], input=_MASQUERADE, text=True, check=True, capture_output=True)
         except subprocess.CalledProcessError as error:
             raise LabError(f"cannot connect the lab with {self.bridge}: {error.stderr}") from error

@@ -16,7 +16,7 @@ from tests.stack.hosts import SCENARIOS, Host, Scenario
 from tests.stack.scenario import playbook, recaps, told
 from tests.stack.writing import CERTIFICATES, Load, Service
 
-FAULTS = ("kill", "freeze", "host_kill", "partition", "all_killed", "wipe", "recover", "drawn")
+FAULTS = ("kill", "freeze", "host_kill", "partition", "strayed", "all_killed", "wipe", "recover", "drawn")
 # faults in which nobody can write until the heal
 TOTAL = ("all_killed", "recover")
 # how long a fault lasts at least: late damage (a detector that fires after ten seconds) must be seen
@@ -25,6 +25,7 @@ LASTS = {
     "freeze": 20.0,
     "host_kill": 12.0,
     "partition": 20.0,
+    "strayed": 12.0,
     "all_killed": 0.0,
     "wipe": 8.0,
     "recover": 0.0,
@@ -73,6 +74,8 @@ def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
         hosts.kill_host(victim)
     elif fault == "partition":
         hosts.partition(of, victim)
+    elif fault == "strayed":
+        hosts.partition(of, service.proxies[0], victim)
     elif fault in TOTAL:
         if fault == "recover":
             service.cripple()
@@ -89,6 +92,8 @@ def heal(of: Scenario, service: Service, fault: str, victim: Host, converge: Cal
         hosts.start(victim)
     elif fault == "partition":
         hosts.heal_partition(victim)
+    elif fault == "strayed":
+        hosts.heal_partition(service.proxies[0])
     elif fault == "all_killed":
         hosts.each(of.hosts, hosts.start)
     elif fault == "wipe":

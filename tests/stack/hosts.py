@@ -273,9 +273,9 @@ def thaw(host: Host) -> None:
     podman("unpause", host.container)
 
 
-def partition(of: Scenario, alone: Host) -> None:
-    """Cut one host from all others of its scenario, both ways, silently. Heal: heal_partition."""
-    others = ", ".join(host.address for host in of.hosts if host != alone)
+def partition(of: Scenario, alone: Host, other: Host | None = None) -> None:
+    """Cut one host from all others of its scenario, or from one of them, both ways, silently. Heal: heal_partition."""
+    others = ", ".join(host.address for host in of.hosts if host != alone and other in (None, host))
     rules = (
         "table inet c5c3_partition {\n"
         f" chain in {{ type filter hook input priority -300; ip saddr {{ {others} }} drop; }}\n"

@@ -54,6 +54,8 @@ class Service(abc.ABC):
     def __init__(self, of: Scenario) -> None:
         self.scenario = of
         self.members = list(of.hosts)
+        # what stands between them and clients
+        self.proxies: list[Host] = []
 
     @abc.abstractmethod
     def prepare(self) -> None:

@@ -34,7 +34,8 @@ class Writing(Session):
 class Client(Service):
     daemon = "/usr/sbin/mariadbd"
     limits = {"kill": 2.5, "freeze": 3, "host_kill": 3}
-    faults = (*Service.faults, "recover")
+    # strayed: one proxy alone does not reach the writer
+    faults = (*Service.faults, "strayed", "recover")
     rolling = ("restart_galera", "upgrade_galera", "restart_galera_proxy", "upgrade_galera_proxy", CERTIFICATES)
     tls_ports = (4567,)
     recovery = "recover_galera"
