@@ -101,35 +101,47 @@ def test_the_check_ends_before_the_proxy_s_patience(check):
     assert patience > check.PATIENCE * 1000
 
 
-def test_sessions_that_are_cut_have_always_been_connected():
-    """HAProxy 3.0 keeps one that was cut while it was connecting, and passes nothing: `server`s whose sessions are cut are sockets of its own."""
+PROXY = {
+    "ansible_managed": "managed",
+    "inventory_hostname": "p1",
+    "_galera_proxy_folder": "/etc/p",
+    "_galera_proxy_run": "/run/p",
+    "_galera_proxy_admin": "/run/p/admin.sock",
+    "_galera_proxy_writer": "/run/p/writer.sock",
+    "_galera_proxy_addresses": {"db1": "192.0.2.1", "db2": "192.0.2.2"},
+    "_galera_proxy_peers": {"p1": "192.0.2.11", "p2": "192.0.2.12"},
+}
+
+
+def of_the_proxy(template):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["bool"] = bool
-    text = environment.from_string((ROOT / "roles/galera_proxy/templates/haproxy.cfg.j2").read_text()).render(
-        {
-            **load("galera_proxy", "defaults/main.yml"),
-            "ansible_managed": "managed",
-            "inventory_hostname": "p1",
-            "_galera_proxy_run": "/run/p",
-            "_galera_proxy_admin": "/run/p/admin.sock",
-            "_galera_proxy_writer": "/run/p/writer.sock",
-            "_galera_proxy_addresses": {"db1": "192.0.2.1", "db2": "192.0.2.2"},
-            "_galera_proxy_peers": {"p1": "192.0.2.11", "p2": "192.0.2.12"},
-        }
-    )
+    text = (ROOT / "roles/galera_proxy/templates" / template).read_text()
+    return environment.from_string(text).render({**load("galera_proxy", "defaults/main.yml"), **PROXY})
+
+
+def test_sessions_that_are_cut_have_always_been_connected():
+    """HAProxy 3.0 keeps one that was cut while it was connecting, and passes nothing: `server`s whose sessions are cut are sockets of its own."""
     heading = ""
     sections: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in of_the_proxy("haproxy.cfg.j2").splitlines():
         if line and not line.startswith((" ", "#")):
             heading = line
         sections.setdefault(heading, []).append(line.strip())
     cut = [name for name, lines in sections.items() if any("shutdown-sessions" in line for line in lines)]
     assert cut == ["listen galera"]
     for name, address in (("db1", "192.0.2.1"), ("db2", "192.0.2.2")):
-        assert f"server {name} unix@/run/p/to-{name}.sock addr {address} check" in sections["listen galera"]
+        found = [line for line in sections["listen galera"] if line.startswith(f"server {name} ")]
+        assert len(found) == 1 and f"unix@/run/p/to-{name}.sock" in found[0] and f"addr {address} check" in found[0]
         behind = sections[f"listen to-{name}"]
         assert any(line.startswith(f"bind unix@/run/p/to-{name}.sock ") for line in behind)
         assert [line for line in behind if line.startswith("server ")] == [f"server {name} {address}:3306"]
+
+
+def test_who_cuts_strayed_sessions_knows_the_writers_by_the_ids_of_the_table():
+    servers = dict(re.findall(r"^  server (\w+) unix@.* id (\d+) ", of_the_proxy("haproxy.cfg.j2"), re.M))
+    known = re.findall(r'^  \[(\d+)\] = "(\w+)",$', of_the_proxy("one-writer.lua.j2"), re.M)
+    assert servers == {name: number for number, name in known} and len(servers) == 2
 
 
 def test_the_members_configuration_is_an_ini_file_with_one_value_each():
