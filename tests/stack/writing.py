@@ -79,7 +79,7 @@ class Service(abc.ABC):
 
     def breakable(self) -> list[Host]:
         """Return every host that a schedule of faults may take: the members, and what stands between them and clients."""
-        return self.members
+        return [*self.members, *self.proxies]
 
     def rolling_variables(self, name: str) -> dict[str, Any]:
         """Return what an operator tells the playbook ``name`` of `rolling`."""

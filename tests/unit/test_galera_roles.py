@@ -104,7 +104,7 @@ def test_the_check_ends_before_the_proxy_s_patience(check):
 PROXY = {
     "ansible_managed": "managed",
     "inventory_hostname": "p1",
-    "_galera_proxy_folder": "/etc/p",
+    "_galera_proxy_lua": "/etc/p/one-writer.lua",
     "_galera_proxy_run": "/run/p",
     "_galera_proxy_admin": "/run/p/admin.sock",
     "_galera_proxy_writer": "/run/p/writer.sock",
@@ -144,13 +144,14 @@ def test_who_cuts_strayed_sessions_knows_the_writers_by_the_ids_of_the_table():
     assert servers == {name: number for number, name in known} and len(servers) == 2
 
 
-def test_the_members_configuration_is_an_ini_file_with_one_value_each():
+def of_the_member(**changed):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["bool"] = bool
     values = load("galera", "defaults/main.yml")
     text = environment.from_string((ROOT / "roles/galera/templates/galera.cnf.j2").read_text()).render(
         {
             **values,
+            **changed,
             "ansible_managed": "managed",
             "inventory_hostname": "db1",
             "_galera_own_address": "192.0.2.1",
@@ -164,6 +165,20 @@ def test_the_members_configuration_is_an_ini_file_with_one_value_each():
     )
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(text)
+    return parser
+
+
+def test_only_maxscale_s_own_accounts_do_not_wait_for_what_was_committed():
+    wanted = load("galera", "defaults/main.yml")
+    with_maxscale = of_the_member(galera_proxy="maxscale")["mysqld"]
+    assert with_maxscale["wsrep_sync_wait"] == "1"
+    names = re.search(r"IN \('(\w+)', '(\w+)'\), 0, @@SESSION.wsrep_sync_wait\)\"$", with_maxscale["init_connect"])
+    assert names.groups() == (wanted["galera_maxscale_monitor_user"], wanted["galera_maxscale_service_user"])
+    assert "init_connect" not in of_the_member(galera_proxy="haproxy")["mysqld"]
+
+
+def test_the_members_configuration_is_an_ini_file_with_one_value_each():
+    parser = of_the_member()
     server = parser["mysqld"]
     assert server["wsrep_cluster_address"] == "gcomm://192.0.2.1,192.0.2.2,192.0.2.3"
     # the comma at the end lets any member give its data when none of these can

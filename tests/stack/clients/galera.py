@@ -119,9 +119,6 @@ class Client(Service):
     def daemon_of(self, host: Host) -> str:
         return self.proxy_daemon if host in self.proxies else self.daemon
 
-    def breakable(self) -> list[Host]:
-        return [*self.members, *self.proxies]
-
     def cripple(self) -> None:
         """Without the last view on disk pc.recovery cannot find the others again."""
         for member in self.members:

@@ -51,19 +51,18 @@ class Client(galera.Client):
     proxy_daemon = "bin/maxscale --config="
     rolling = ("restart_galera", "restart_maxscale", "upgrade_maxscale", CERTIFICATES)
 
-    def _archive(self, name: str, starts: bool) -> str:
-        return repacked(self.scenario.directory / f"{name}.tar.gz", starts)
+    def _another(self, name: str, starts: bool) -> dict[str, Any]:
+        """What names another archive than the one that was given; nothing where that is none."""
+        if not Path(given()).is_file() or not tarfile.is_tarfile(given()):
+            return {}
+        return {"maxscale_package": repacked(self.scenario.directory / f"{name}.tar.gz", starts)}
 
     def rolling_variables(self, name: str) -> dict[str, Any]:
-        if name == "upgrade_maxscale" and Path(given()).is_file() and tarfile.is_tarfile(given()):
-            return {"maxscale_package": self._archive("newer", True)}
-        return {}
+        return self._another("newer", True) if name == "upgrade_maxscale" else {}
 
     def bad_upgrade(self) -> tuple[str, dict[str, Any], str] | None:
-        if not Path(given()).is_file() or not tarfile.is_tarfile(given()):
-            return None
-        bad = {"maxscale_package": self._archive("bad", False)}
-        return "upgrade_maxscale", bad, "runs what it ran before, the others were not touched"
+        bad = self._another("bad", False)
+        return ("upgrade_maxscale", bad, "runs what it ran before, and no further one is touched") if bad else None
 
     @staticmethod
     def _name(connection: pymysql.Connection) -> str:
