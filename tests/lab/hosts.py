@@ -38,6 +38,7 @@ CONTROL_ADDRESS = "10.66.0.254"
 NETWORK = "10.66.0.0/24"
 PREFIX_LENGTH = 24
 BRIDGE = "br0"
+BRIDGE_MAC = "02:c5:c3:00:00:01"
 LAB_ROOT = Path("/var/lib/c5c3-lab")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -657,7 +658,8 @@ class Namespace:
         yield "mount -t tmpfs -o mode=755 tmpfs /run; mkdir -p /run/lock"
 
     def _network_lines(self) -> Iterator[str]:
-        yield f"ip link add {BRIDGE} type bridge"
+        # one of its own: it would change with its ports, and the hypervisors lose control for seconds when one of them dies
+        yield f"ip link add {BRIDGE} address {BRIDGE_MAC} type bridge"
         yield f"ip addr add {self.address}/{PREFIX_LENGTH} dev {BRIDGE}; ip link set {BRIDGE} up"
 
     def _init_script(self) -> str:

@@ -193,6 +193,7 @@ def create(of: Scenario, host: Host) -> None:
     )
     on(host, "sh", "-c", "cat > /etc/hosts", stdin=f"127.0.0.1 localhost\n::1 localhost\n{lines}")
     on(host, "sh", "-c", "umask 077; mkdir -p /root/.ssh; cat > /root/.ssh/authorized_keys", stdin=public)
+    keep_bridge_address(host.address)
     wait(f"{host.name} up", functools.partial(running, host))
     wait(f"{host.name} reachable by ssh", functools.partial(reachable, host))
 
@@ -211,12 +212,32 @@ def up(of: Scenario) -> None:
     each([host for host in of.hosts if not alive(host)], start)
 
 
+def bridges(address: str) -> list[str]:
+    """Return the bridges of this machine that are the gateway of an address of a scenario."""
+    told = subprocess.run(["ip", "-json", "-4", "address"], capture_output=True, text=True, check=True).stdout
+    gateway = address.rpartition(".")[0] + ".1"
+    return [
+        link["ifname"]
+        for link in json.loads(told)
+        if any(each.get("local") == gateway for each in link.get("addr_info", ()))
+    ]
+
+
 def forget_bridge(of: Scenario) -> None:
     """Remove the bridge of a network that is gone: netavark leaves it now and then when its last host was killed."""
-    told = subprocess.run(["ip", "-json", "-4", "address"], capture_output=True, text=True, check=True).stdout
-    for link in json.loads(told):
-        if any(address.get("local") == f"{of.subnet}.1" for address in link.get("addr_info", ())):
-            subprocess.run(["ip", "link", "delete", link["ifname"]], check=True)
+    for bridge in bridges(of.hosts[0].address):
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
+
+
+def keep_bridge_address(address: str) -> None:
+    """Let the bridge of an address keep the MAC address that it has.
+
+    A bridge takes the lowest of its ports' until it is given one: when just that host dies, what the others send to this machine's clients
+    goes to the address before, and is dropped until they ask for the new one (seen: FINs, unheard for ten seconds).
+    """
+    for bridge in bridges(address):
+        mac = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
+        subprocess.run(["ip", "link", "set", bridge, "address", mac], check=True)
 
 
 def down(of: Scenario) -> None:
@@ -244,6 +265,7 @@ def alive(host: Host) -> bool:
 def start(host: Host) -> None:
     """Power a dead host on; returns when it can be reached. A service of it may still wait for other hosts to come."""
     podman("start", host.container)
+    keep_bridge_address(host.address)
     wait(f"{host.name} reachable by ssh", functools.partial(reachable, host))
 
 
