@@ -136,7 +136,7 @@ node:
       type: list
       elements: str
     config_newer:
-      description: Whether one of O(config) was changed after the server's start.
+      description: Whether one of O(config) was laid after the server's start.
       type: bool
     free_bytes:
       description: Free bytes where the data are, or would be.
@@ -163,6 +163,8 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.c5c3.ha.plugins.module_utils import service_age
 
 OWN = {"mysql", "performance_schema", "sys", "information_schema", "test", "lost+found"}
 STATUS = {
@@ -225,19 +227,13 @@ def ask(module: AnsibleModule, path: str) -> dict[str, Any] | None:
 
 
 def unit(module: AnsibleModule, service: str) -> tuple[bool, float]:
-    """Return (the process is there or coming, seconds since the epoch when the unit became active)."""
-    code, out, _err = module.run_command(
-        [
-            *("timeout", "20", "systemctl", "show", service),
-            "--property=ActiveState,MainPID,ActiveEnterTimestampMonotonic",
-        ]
-    )
-    if code:
+    """Return (the process is there or coming, seconds since the epoch when it was started)."""
+    try:
+        told = service_age.show(module, [service])[0]
+    except LookupError:
         return False, 0.0
-    told = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
     running = told.get("ActiveState") in ("activating", "reloading", "deactivating") or told.get("MainPID", "0") != "0"
-    entered = int(told.get("ActiveEnterTimestampMonotonic", "0") or 0) / 1e6
-    return running, time.time() - time.monotonic() + entered if entered else 0.0
+    return running, service_age.started(told)
 
 
 def recovered(module: AnsibleModule) -> tuple[dict[str, Any] | None, str]:
@@ -304,8 +300,9 @@ def node(module: AnsibleModule) -> dict[str, Any]:
     found.update(told or {})
     if params["recover"] and not running and os.path.isdir(os.path.join(datadir, "mysql")):
         found["recovered"], found["recovery_error"] = recovered(module)
-    changes = [os.path.getmtime(path) for path in params["config"] if os.path.exists(path)]
-    found["config_newer"] = bool(running and since and changes and max(changes) > since)
+    # from its start, not from when it was a member: it has read them long before
+    later, _seconds = service_age.newest(service_age.laid(params["config"]), since)
+    found["config_newer"] = bool(running and since and later)
     found["free_bytes"] = free(datadir)
     found["data_bytes"] = size(datadir)
     found["names"] = {name: look_up(name) for name in params["resolve"]}

@@ -178,6 +178,10 @@ def stack_gate(of: Scenario) -> Gate:
         f"extensions/molecule/{of.name}",
         "playbooks",
         "plugins/filter",
+        # what runs on a host, and what the filters decide with
+        *(f"plugins/modules/{name}.py" for name in ("files", "galera_info", "service_info")),
+        "plugins/module_utils/service_age.py",
+        "plugins/module_utils/decisions/galera_plan.py",
         "tests/requirements",
     ]
     options = ("-v", "-W", "ignore::pytest.PytestConfigWarning", "--role", of.name, "--distro", of.distribution)

@@ -21,7 +21,7 @@ from ansible_collections.c5c3.ha.plugins.plugin_utils import action
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = "ansible_collections.c5c3.ha.plugins"
 # These work on the host they run on, so that they can be no action plugin.
-ON_THE_HOST = {"files", "galera_info"}
+ON_THE_HOST = {"files", "galera_info", "service_info"}
 STEPS = sorted({path.stem for path in (ROOT / "plugins/modules").glob("*.py")} - {"__init__"} - ON_THE_HOST)
 FRAGMENTS = ("kubernetes", "openstack", "gates", "attributes")
 
