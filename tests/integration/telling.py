@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.setup import system
-
-KEPT = 3  # archives of a lab's logs
+from tests.lab import kept_logs
 
 
 class Telling:
@@ -43,15 +39,4 @@ class Telling:
         """
         if not self.failed:
             return None
-        folder = system.cache() / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(folder.glob("lab-*.tar.gz"), key=lambda file: file.stat().st_mtime)[: -KEPT + 1]:
-            old.unlink(missing_ok=True)
-        archive = folder / f"lab-{lab.name}.tar.gz"
-        with tarfile.open(archive, "w:gz", compresslevel=3) as tar:
-            for log in sorted(
-                [*lab.glob("*/log/*.log"), *lab.glob("nova/rabbit/log/*"), *lab.glob("deployment/*.log")]
-            ):
-                with contextlib.suppress(FileNotFoundError):  # turned over meanwhile
-                    tar.add(log, str(log.relative_to(lab)))
-        return archive
+        return kept_logs.keep(lab)

@@ -54,6 +54,8 @@ class Outside:
         :raises LabError: when the machine refuses, with its words.
         """
         control, link = nova.control, f"c5c3-out{nova.lab.seed}"
+        # of a lab that ended a moment ago: its network is taken down a little later
+        subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
         try:
             subprocess.run(
                 ["ip", "link", "add", link, "type", "veth", "peer", "name", INTERFACE, "netns", str(control.pid)],

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pymemcache.client.base import Client as Memcache
 
-from tests.lab import Lab, LabError
+from tests.lab import Lab, LabError, kept_logs
 from tests.lab.nova import KEYSTONE
 from tests.lab.outside import Outside
 from tests.stack import hosts
@@ -33,6 +33,8 @@ SEED = 80
 DAEMONS = {"galera": "mariadbd", "rabbitmq": "beam.smp", "memcached": "/usr/bin/memcached"}
 # What Nova and its callers may need to be served again, and a server to boot, on two busy cores.
 AGAIN, BOOTED = 60.0, 120.0
+# Where a boot has got to.
+TELLING = ("OS-EXT-STS:task_state", "OS-EXT-STS:vm_state", "OS-EXT-SRV-ATTR:host", "created", "updated", "fault")
 
 
 class Site:
@@ -71,7 +73,10 @@ class Site:
                     raise
                 print(f"{time.monotonic() - began:.1f} s: {name} is refused: {error}")
                 time.sleep(0.5)
-        hosts.wait(f"{name} is ACTIVE", lambda: self.status(server) == "ACTIVE", BOOTED)
+        try:
+            hosts.wait(f"{name} is ACTIVE", lambda: self.status(server) == "ACTIVE", BOOTED)
+        except hosts.HostError as error:
+            raise hosts.HostError(f"{error}; it is {self.told(server)}") from None
         hosts.wait(f"{name} counts", lambda: self.lab.oracle.counters(server), 60)
         return server, time.monotonic() - began
 
@@ -81,6 +86,11 @@ class Site:
         if found["status"] == "ERROR":
             pytest.fail(f"{found['name']} is in ERROR: {found.get('fault')}")
         return found["status"]
+
+    def told(self, server: str) -> dict[str, Any]:
+        """What Nova says of a server that does not come up."""
+        found = self.lab.nova.request("GET", f"/servers/{server}")["server"]
+        return {name: found.get(name) for name in ("status", *TELLING)}
 
     def writer(self) -> Host:
         """The member to which the proxy sends all."""
@@ -95,6 +105,12 @@ class Site:
             if text.strip().startswith("["):
                 return {queue["name"]: queue for queue in json.loads(text)}
         raise hosts.HostError("no member tells of the queues")
+
+    def connected(self) -> float:
+        """For how many seconds the newest of RabbitMQ's connections has been there."""
+        words = "timeout 20 rabbitmqctl -q list_connections connected_at --formatter=json"
+        told = json.loads(hosts.on(self.members[0], *words.split()))
+        return time.time() - max(each["connected_at"] for each in told) / 1000
 
     def victim(self, service: str) -> Host:
         """Whose loss hurts most."""
@@ -176,11 +192,13 @@ def users(site: Site, server: str) -> Iterator[Users]:
 
 
 @pytest.fixture(scope="module")
-def sites() -> Iterator[dict[Scenario, Site]]:
-    """Labs that are up; down at the end."""
+def sites(request: pytest.FixtureRequest) -> Iterator[dict[Scenario, Site]]:
+    """Labs that are up; down at the end, with their logs kept when a test failed."""
     there: dict[Scenario, Site] = {}
     yield there
     for site in there.values():
+        if request.session.testsfailed:
+            print(f"the lab's logs are in {kept_logs.keep(site.lab.directory)}")
         site.lab.down()
 
 
@@ -204,6 +222,8 @@ def test_nova_keeps_nothing_but_on_the_stack(site: Site) -> None:
     queues = site.queues()
     assert {queue["type"] for queue in queues.values()} <= {"quorum", "stream"}, queues
     assert {"conductor", "scheduler", "compute.cmp01", "compute.cmp02"} <= set(queues)
+    # a broker that wants heartbeats sooner than oslo.messaging sends them cuts idle connections, again and again
+    hosts.wait("each connection of the bus has stood for 30 s", lambda: site.connected() > 30, 120, 1.0)
     sessions = "SELECT DISTINCT db FROM information_schema.processlist WHERE user = 'openstack'"
     seen = hosts.on(site.writer(), "mariadb", "--batch", "--skip-column-names", "--execute", sessions).split()
     assert {"nova", "nova_api", "placement", "keystone"} <= set(seen), seen

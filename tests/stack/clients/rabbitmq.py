@@ -70,6 +70,7 @@ class Client(Service):
                 socket_timeout=2,
                 stack_timeout=3,
                 blocked_connection_timeout=10,
+                heartbeat=5,
                 # as the library under oslo.messaging does by default: a host without power is noticed without its farewell
                 tcp_options={"TCP_USER_TIMEOUT": 1000},
             )
