@@ -16,7 +16,7 @@ from tests.stack.hosts import SCENARIOS, Host, Scenario
 from tests.stack.scenario import playbook, recaps, told
 from tests.stack.writing import CERTIFICATES, Load, Service
 
-FAULTS = ("kill", "freeze", "host_kill", "partition", "strayed", "all_killed", "wipe", "recover", "drawn")
+FAULTS = ("kill", "freeze", "host_kill", "partition", "strayed", "stalled", "all_killed", "wipe", "recover", "drawn")
 # faults in which nobody can write until the heal
 TOTAL = ("all_killed", "recover")
 # how long a fault lasts at least: late damage (a detector that fires after ten seconds) must be seen
@@ -26,10 +26,15 @@ LASTS = {
     "host_kill": 12.0,
     "partition": 20.0,
     "strayed": 12.0,
+    "stalled": 20.0,
     "all_killed": 0.0,
     "wipe": 8.0,
     "recover": 0.0,
 }
+
+
+# seconds for which a second member hangs while the first one dies: longer than any detector of a dead member waits
+STALL = 4.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,12 @@ def inject(of: Scenario, service: Service, fault: str, victim: Host) -> None:
         hosts.partition(of, victim)
     elif fault == "strayed":
         hosts.partition(of, service.proxies[0], victim)
+    elif fault == "stalled":
+        other = next(host for host in service.members if host != victim)
+        hosts.kill_host(victim)
+        hosts.freeze(other)
+        time.sleep(STALL)
+        hosts.thaw(other)
     elif fault in TOTAL:
         if fault == "recover":
             service.cripple()
@@ -88,7 +99,7 @@ def heal(of: Scenario, service: Service, fault: str, victim: Host, converge: Cal
     """Undo what inject did; a wiped host comes back empty, and the role makes a member of it again."""
     if fault == "freeze":
         hosts.thaw(victim)
-    elif fault == "host_kill":
+    elif fault in ("host_kill", "stalled"):
         hosts.start(victim)
     elif fault == "partition":
         hosts.heal_partition(victim)

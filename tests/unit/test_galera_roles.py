@@ -157,6 +157,7 @@ def of_the_member(**changed):
             "_galera_own_address": "192.0.2.1",
             "_galera_addresses": {"db1": "192.0.2.1", "db2": "192.0.2.2", "db3": "192.0.2.3"},
             "_galera_donors": ["db3", "db2"],
+            "_galera_quorum": True,
             "_galera_provider": {"gcache.size": "1G", "socket.ssl": "yes"},
             "_galera_ca": "/a",
             "_galera_cert": "/c",

@@ -34,8 +34,8 @@ class Writing(Session):
 class Client(Service):
     daemon = "/usr/sbin/mariadbd"
     limits = {"kill": 2.5, "freeze": 3, "host_kill": 3}
-    # strayed: one proxy alone does not reach the writer
-    faults = (*Service.faults, "strayed", "recover")
+    # strayed: one proxy alone does not reach the writer; stalled: another member hangs while the writer's host dies
+    faults = (*Service.faults, "strayed", "stalled", "recover")
     rolling = ("restart_galera", "upgrade_galera", "restart_galera_proxy", "upgrade_galera_proxy", CERTIFICATES)
     tls_ports = (4567,)
     recovery = "recover_galera"
