@@ -1,10 +1,10 @@
 """``make test``: every gate, side by side where one does not need the other, and one closing line that counts the tests.
 
 ``python -m tests.setup.gate [GATE ...]`` runs only those gates. Lint, sanity and unit tests run two at a time while the
-lab's artefacts are being built (minutes on a fresh machine, nothing later); integration tests run last and alone, on two labs, each
-file of tests on one of them. On a machine as busy as that a process may not get its turn for seconds: a test that fails is run
-once more and told as RERUN, in the summary, too. What must never happen, once is enough: a server twice, a restart too many,
-data or a server lost. Every gate's whole output is kept in the cache's folder logs/.
+lab's artefacts are being built (minutes on a fresh machine, nothing later). Integration tests run after them and alone, on two labs,
+each file of tests on one of them; last come the scenarios of the stack, two at a time. On a machine as busy as that a process may not
+get its turn for seconds: a test that fails is run once more and told as RERUN, in the summary, too. What must never happen, once is
+enough: a server twice, a restart too many, data or a server lost. Every gate's whole output is kept in the cache's folder logs/.
 
 A gate that looks at files alone need not look twice at the same ones: what passed on this machine with the same content of the
 checkout is told and left out; likewise a role's scenario, while its role, its scenario and the harness are the same. Of the
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,7 @@ class Gate:
     counts: bool = False  # pytest, whose tests are counted
     live: bool = False  # print its output as it comes
     inputs: Callable[[], list[Path]] | None = None  # the files its outcome depends on; None when on more than files
-    alone: bool = False  # runs after the others, with no other beside it
+    alone: bool = False  # of the real parts: runs after the others, with none of them beside it
     needs: float = 0.0  # seconds that must be left of HOUR for it to begin; 0 when it always does
     before: str | None = None  # when it passed with the same files
     left_out: bool = False
@@ -132,7 +132,7 @@ def gates() -> list[Gate]:
 class Scenario:
     """One of extensions/molecule, and what its outcome depends on beside the harness.
 
-    :param seconds: what converge, second run, verify, refusals, restart and cheap faults take on two cores.
+    :param seconds: what converge, second run, verify, refusals, restart and cheap faults take on two cores with another one beside it.
     """
 
     name: str
@@ -145,14 +145,14 @@ class Scenario:
 # what passed once with the same files need not run again on this machine, so that all have had their turn after some runs.
 STACK = (
     Scenario("memcached", "trixie", 300, ("memcached",)),
-    Scenario("galera", "trixie", 800, ("galera", "galera_proxy")),
-    Scenario("rabbitmq", "trixie", 800, ("rabbitmq",)),
-    Scenario("valkey", "trixie", 650, ("valkey",)),
-    Scenario("ovn", "trixie", 1000, ("ovn_central", "ovn_controller")),
+    Scenario("galera", "trixie", 600, ("galera", "galera_proxy")),
+    Scenario("rabbitmq", "trixie", 650, ("rabbitmq",)),
+    Scenario("valkey", "trixie", 500, ("valkey",)),
+    Scenario("ovn", "trixie", 700, ("ovn_central", "ovn_controller")),
     Scenario(
         "stack",
         "bookworm",
-        1300,
+        700,
         ("memcached", "valkey", "rabbitmq", "galera", "galera_proxy", "ovn_central", "ovn_controller"),
     ),
 )
@@ -221,13 +221,34 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
+def stop_all(gates: Sequence[Gate]) -> None:
+    """End those that still run."""
+    for gate in gates:
+        if gate.running and gate.running.poll() is None:
+            stop(gate.running)
+
+
+def two_at_once(chosen: Sequence[Gate], scenarios: Sequence[Gate]) -> None:
+    """Run the scenarios, each beside at most one other: three starve each other on two cores."""
+    with ThreadPoolExecutor(2) as lanes:
+        pending = [lanes.submit(run_real, gate) for gate in scenarios]
+        try:
+            for future in pending:
+                future.result()
+        except KeyboardInterrupt:
+            # before the lanes are waited for
+            lanes.shutdown(wait=False, cancel_futures=True)
+            stop_all(chosen)
+            raise
+
+
 def recorded(gate: Gate) -> selection.Record | None:
     """Where it is kept that the gate has passed with the files as they are."""
     return selection.Record(f"gate-{gate.name}", *gate.inputs()) if gate.inputs else None
 
 
-def run_alone(gate: Gate) -> None:
-    """Run a gate that has no other beside it; a scenario that has failed once more, which is never left out."""
+def run_real(gate: Gate) -> None:
+    """Run a gate of the real parts; a scenario that has failed once more, which is never left out."""
     run(gate)
     if gate.worth_another():
         say(
@@ -338,12 +359,11 @@ def main(argv: list[str]) -> int:
             for future in pending:
                 future.result()
         for gate in chosen:
-            if gate.alone:
-                run_alone(gate)
+            if gate.alone and not gate.retried:
+                run_real(gate)
+        two_at_once(chosen, [gate for gate in chosen if gate.retried])
     except KeyboardInterrupt:
-        for gate in chosen:
-            if gate.running and gate.running.poll() is None:
-                stop(gate.running)
+        stop_all(chosen)
         raise
     print()
     for gate in chosen:

@@ -145,5 +145,5 @@ def test_a_scenario_that_failed_is_never_left_out_of_its_second_run(monkeypatch,
     (tmp_path / "logs").mkdir()
     ran = tmp_path / "ran"
     failing = gate.Gate("scenario", ["sh", "-c", f"echo x >> {ran}; sleep 0.6; exit 1"], 60, needs=10.0, retried=True)
-    gate.run_alone(failing)
+    gate.run_real(failing)
     assert (ran.read_text(), failing.code, failing.left_out) == ("x\nx\n", 1, False)
