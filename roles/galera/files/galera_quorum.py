@@ -108,7 +108,7 @@ class Member:
 
         if self._connection is None:
             limits = {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5}
-            self._connection = pymysql.connect(unix_socket=self.path, user="mysql", autocommit=True, **limits)
+            self._connection = pymysql.connect(unix_socket=self.path, user="root", autocommit=True, **limits)
             with self._connection.cursor() as cursor:
                 cursor.execute(QUIET)
         with self._connection.cursor() as cursor:
