@@ -96,6 +96,9 @@ services:
     because:
       description: Why, in words; empty with V(nothing).
       type: str
+    there:
+      description: Whether systemd knows the unit.
+      type: bool
     enabled:
       description: Whether it starts with the host, by itself or with another unit.
       type: bool

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,18 +228,16 @@ def stop_all(gates: Sequence[Gate]) -> None:
             stop(gate.running)
 
 
-def two_at_once(chosen: Sequence[Gate], scenarios: Sequence[Gate]) -> None:
-    """Run the scenarios, each beside at most one other: three starve each other on two cores."""
-    with ThreadPoolExecutor(2) as lanes:
-        pending = [lanes.submit(run_real, gate) for gate in scenarios]
-        try:
-            for future in pending:
-                future.result()
-        except KeyboardInterrupt:
-            # before the lanes are waited for
-            lanes.shutdown(wait=False, cancel_futures=True)
-            stop_all(chosen)
-            raise
+def finish(chosen: Sequence[Gate], pending: Sequence[Future], *lanes: ThreadPoolExecutor) -> None:
+    """Wait until all that is pending in the lanes is done; Ctrl-C ends what runs before the lanes are waited for."""
+    try:
+        for future in pending:
+            future.result()
+    except KeyboardInterrupt:
+        for lane in lanes:
+            lane.shutdown(wait=False, cancel_futures=True)
+        stop_all(chosen)
+        raise
 
 
 def recorded(gate: Gate) -> selection.Record | None:
@@ -356,12 +354,13 @@ def main(argv: list[str]) -> int:
             pending = [
                 (lab_lane if gate.name == "lab" else lanes).submit(run, gate) for gate in chosen if not gate.alone
             ]
-            for future in pending:
-                future.result()
+            finish(chosen, pending, lab_lane, lanes)
         for gate in chosen:
             if gate.alone and not gate.retried:
                 run_real(gate)
-        two_at_once(chosen, [gate for gate in chosen if gate.retried])
+        # three scenarios starve each other on two cores
+        with ThreadPoolExecutor(2) as lanes:
+            finish(chosen, [lanes.submit(run_real, gate) for gate in chosen if gate.retried], lanes)
     except KeyboardInterrupt:
         stop_all(chosen)
         raise
